@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
 	"golang.org/x/sync/errgroup"
 
 	"bootd/boot"
@@ -271,7 +272,7 @@ func (r *run) promises(ctx context.Context, f part) (promises, error) {
 }
 
 // signature fetches the signature of f and finds its key.
-func (r *run) signature(ctx context.Context, f part) (*signature, []publicKey, error) {
+func (r *run) signature(ctx context.Context, f part) (*signature, openpgp.EntityList, error) {
 	data, err := r.g.small(ctx, f.sig, 64<<10)
 	if isMissing(err) {
 		err = fmt.Errorf("%w: images without a signature are taken only if the source is marked insecure", err)
@@ -283,7 +284,7 @@ func (r *run) signature(ctx context.Context, f part) (*signature, []publicKey, e
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot use %s: %w", redact(f.sig), err)
 	}
-	keys, err := r.ring.find(sig)
+	keys, err := r.ring.find(sig, time.Now())
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot verify %s: it is %w", f.shown(), err)
 	}

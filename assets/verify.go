@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
@@ -147,28 +148,42 @@ func parseSignature(data []byte) (signature, error) {
 	return sig, nil
 }
 
-// find returns the keys that may have made sig.
-func (k keyring) find(sig signature) ([]publicKey, error) {
-	var found []publicKey
+// find returns the keys that may have made sig and are valid at now. It is asked
+// before a file is fetched, so that a missing key costs nothing.
+func (k keyring) find(sig signature, now time.Time) (openpgp.EntityList, error) {
+	var valid openpgp.EntityList
+	var expired []string
 	for _, id := range sig.issuers {
 		for _, key := range k.keys {
-			if len((openpgp.EntityList{key.entity}).KeysByIdUsage(id, packet.KeyFlagSign)) > 0 {
-				found = append(found, key)
+			for _, pk := range (openpgp.EntityList{key.entity}).KeysByIdUsage(id, packet.KeyFlagSign) {
+				if expiredAt(pk, now) {
+					expired = append(expired, key.file)
+				} else {
+					valid = append(valid, key.entity)
+				}
 			}
 		}
-	}
-	if len(found) > 0 {
-		return found, nil
 	}
 	ids := make([]string, len(sig.issuers))
 	for i, id := range sig.issuers {
 		ids[i] = keyID(id)
 	}
-	err := fmt.Errorf("signed by key %s, and %w; %s", strings.Join(ids, ", "), errUnknownKey, k.help)
-	if len(k.broken) > 0 {
-		err = fmt.Errorf("%w (not readable: %s)", err, strings.Join(k.broken, "; "))
+	by := strings.Join(ids, ", ")
+	switch {
+	case len(valid) > 0:
+		return valid, nil
+	case len(expired) > 0:
+		return nil, fmt.Errorf("signed by key %s, which has expired; replace %s by a newer copy of the key", by, strings.Join(expired, ", "))
+	case len(k.broken) > 0:
+		return nil, fmt.Errorf("signed by key %s, and %w; %s (not readable: %s)", by, errUnknownKey, k.help, strings.Join(k.broken, "; "))
 	}
-	return nil, err
+	return nil, fmt.Errorf("signed by key %s, and %w; %s", by, errUnknownKey, k.help)
+}
+
+// expiredAt reports whether a key, or the primary key above it, is expired.
+func expiredAt(k openpgp.Key, now time.Time) bool {
+	primary, _ := k.Entity.PrimarySelfSignature()
+	return primary == nil || k.Entity.PrimaryKey.KeyExpired(primary, now) || k.PublicKey.KeyExpired(k.SelfSignature, now)
 }
 
 func keyID(id uint64) string { return fmt.Sprintf("%016X", id) }
@@ -183,34 +198,14 @@ type proof struct {
 
 // promises is what is known of a file before it is here.
 type promises struct {
-	sha256 string      // empty: not known
-	sha512 string      // empty: not known
-	sig    *signature  // nil: none
-	keys   []publicKey // that may have made sig
+	sha256 string             // empty: not known
+	sha512 string             // empty: not known
+	sig    *signature         // nil: none
+	keys   openpgp.EntityList // that may have made sig
 }
 
 // check reads the file at path once and compares it with all that was promised.
 func check(path string, want promises) (proof, error) {
-	var last error
-	keys := want.keys
-	if want.sig == nil {
-		keys = []publicKey{{}}
-	}
-	for _, key := range keys {
-		p, err := checkWith(path, want, key)
-		if err == nil {
-			return p, nil
-		}
-		last = err
-		// There may be a newer copy of the key that lives longer.
-		if !errors.Is(err, pgperrors.ErrKeyExpired) {
-			break
-		}
-	}
-	return proof{}, last
-}
-
-func checkWith(path string, want promises, key publicKey) (proof, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return proof{}, err
@@ -226,7 +221,7 @@ func checkWith(path string, want promises, key publicKey) (proof, error) {
 	var p proof
 	var sigErr error
 	if want.sig != nil {
-		p.keyID, p.signer, sigErr = checkSignature(r, *want.sig, key)
+		p.keyID, p.signer, sigErr = checkSignature(r, *want.sig, want.keys)
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return p, fmt.Errorf("cannot read %s: %w", path, err)
@@ -247,13 +242,11 @@ func checkWith(path string, want promises, key publicKey) (proof, error) {
 }
 
 // checkSignature checks what r holds.
-func checkSignature(r io.Reader, sig signature, key publicKey) (id, signer string, err error) {
-	made, entity, err := openpgp.VerifyDetachedSignature(openpgp.EntityList{key.entity}, r, bytes.NewReader(sig.data), nil)
+func checkSignature(r io.Reader, sig signature, keys openpgp.EntityList) (id, signer string, err error) {
+	made, entity, err := openpgp.VerifyDetachedSignature(keys, r, bytes.NewReader(sig.data), nil)
 	switch {
 	case err == nil:
-	case errors.Is(err, pgperrors.ErrKeyExpired):
-		return "", "", fmt.Errorf("the key that signed it has expired (%w); replace %s by a newer copy of the key", err, key.file)
-	case errors.Is(err, pgperrors.ErrKeyRevoked), errors.Is(err, pgperrors.ErrSignatureExpired):
+	case errors.Is(err, pgperrors.ErrKeyExpired), errors.Is(err, pgperrors.ErrKeyRevoked), errors.Is(err, pgperrors.ErrSignatureExpired):
 		return "", "", fmt.Errorf("its signature no longer counts: %w", err)
 	default:
 		return "", "", mismatch{fmt.Errorf("its signature is not good: %w", err)}
@@ -282,7 +275,7 @@ func sha512In(list []byte, name string) string {
 
 // localSignature reads the signature beside a local file. It returns nil when
 // its key is not known: what the operator imports needs none.
-func localSignature(path string, ring keyring) (*signature, []publicKey, error) {
+func localSignature(path string, ring keyring) (*signature, openpgp.EntityList, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
@@ -294,7 +287,7 @@ func localSignature(path string, ring keyring) (*signature, []publicKey, error) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot use %s: %w", path, err)
 	}
-	keys, err := ring.find(sig)
+	keys, err := ring.find(sig, time.Now())
 	if errors.Is(err, errUnknownKey) {
 		return nil, nil, nil
 	}
