@@ -1,0 +1,345 @@
+//go:build e2e
+
+package lab_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"bootd/internal/lab"
+)
+
+// image builds the live image, or finds it built.
+func image(t *testing.T) lab.Image {
+	t.Helper()
+	if missing := lab.Missing(true); len(missing) > 0 {
+		t.Fatalf("missing packages: apt-get install %s", strings.Join(missing, " "))
+	}
+	i, err := lab.BuildImage(t.Context(), lab.ImageOptions{Dir: lab.ImageDir, Progress: func(s string) { t.Log("image:", s) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+// open creates a lab with these machines, which is removed at the end.
+func open(t *testing.T, name, labYAML string, o lab.Options) lab.Lab {
+	t.Helper()
+	l, err := lab.New(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Config == "" {
+		o.Config = t.TempDir()
+	}
+	if err := os.WriteFile(filepath.Join(o.Config, lab.ConfigFile), []byte(labYAML), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			show(t, l)
+		}
+		if err := l.Down(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	o.Progress = func(s string) { t.Log("lab:", s) }
+	if err := l.Up(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// show prints the ends of all the lab's logs and consoles.
+func show(t *testing.T, l lab.Lab) {
+	for _, pattern := range []string{"*.log", "*.console"} {
+		files, _ := filepath.Glob(filepath.Join(l.RunDir(), pattern))
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Log(err)
+				continue
+			}
+			t.Logf("--- %s\n%s", f, b[max(0, len(b)-6000):])
+		}
+	}
+}
+
+// docker runs the Docker client against the lab's manager.
+func docker(t *testing.T, l lab.Lab, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("docker", append([]string{"-H", l.Engine()}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// boot powers a machine on, follows it until it has joined and until the
+// manager shows it ready, and returns its markers; the last one is "ready".
+func boot(t *testing.T, l lab.Lab, machine string) []lab.Marker {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	on, err := l.Power(ctx, machine, lab.On)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var markers []lab.Marker
+	err = l.Watch(ctx, machine, func(m lab.Marker) bool {
+		markers = append(markers, m)
+		t.Logf("%s %6.1fs %-16s %s", machine, m.Since.Seconds(), m.Name, m.Text)
+		return m.Name != "joined" && m.Name != lab.FATAL
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := markers[len(markers)-1]; last.Name == lab.FATAL {
+		t.Fatalf("%s: %s", machine, last.Text)
+	}
+	for !strings.Contains(docker(t, l, "node", "ls", "--format", "{{.Hostname}} {{.Status}}"), machine+" Ready") {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s is not ready:\n%s", machine, docker(t, l, "node", "ls"))
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return append(markers, lab.Marker{Name: "ready", Since: time.Since(on)})
+}
+
+// table prints boots side by side: when each stage was reached, in seconds
+// since power-on.
+func table(t *testing.T, names []string, boots map[string][]lab.Marker) {
+	t.Helper()
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-18s", "seconds to")
+	for _, n := range names {
+		fmt.Fprintf(&b, "%14s", n)
+	}
+	for _, stage := range append(lab.Stages(), "ready") {
+		fmt.Fprintf(&b, "\n%-18s", stage)
+		for _, n := range names {
+			cell := "-"
+			for _, m := range boots[n] {
+				if m.Name == stage {
+					cell = fmt.Sprintf("%.1f", m.Since.Seconds())
+				}
+			}
+			fmt.Fprintf(&b, "%14s", cell)
+		}
+	}
+	t.Log("\n" + b.String())
+}
+
+// A baseline is what people set up by hand before bootd: dnsmasq for DHCP and
+// TFTP, nginx for the rest, with a script and one Ignition config per machine
+// written beforehand.
+type baseline struct {
+	lab   lab.Lab
+	dir   string
+	addr  netip.Addr
+	image lab.Image
+}
+
+const dnsmasqConf = `port=0
+interface=br0
+bind-interfaces
+user=root
+dhcp-authoritative
+dhcp-range={{addr}},static,255.255.255.0,1h
+dhcp-leasefile={{dir}}/leases
+log-dhcp
+enable-tftp
+tftp-root={{dir}}/tftp
+dhcp-match=set:ipxe,175
+dhcp-match=set:efi64,option:client-arch,7
+dhcp-match=set:efi64,option:client-arch,9
+dhcp-option=tag:ipxe,encap:175,176,1b
+dhcp-boot=tag:ipxe,http://{{addr}}/boot.ipxe
+dhcp-boot=tag:!ipxe,tag:efi64,snponly.efi
+dhcp-boot=tag:!ipxe,tag:!efi64,undionly.kpxe
+`
+
+const nginxConf = `daemon off;
+user root;
+worker_processes 1;
+pid {{dir}}/nginx.pid;
+error_log {{dir}}/nginx.error;
+events { worker_connections 256; }
+http {
+  sendfile on;
+  tcp_nodelay on;
+  access_log {{dir}}/nginx.access;
+  client_body_temp_path {{dir}}/t1; proxy_temp_path {{dir}}/t2; fastcgi_temp_path {{dir}}/t3;
+  uwsgi_temp_path {{dir}}/t4; scgi_temp_path {{dir}}/t5;
+  server { listen {{addr}}:80; root {{dir}}/www; }
+}
+`
+
+const bootScript = `#!ipxe
+kernel http://{{addr}}/{{kernel}} initrd=main {{args}} BOOTIF=01-${net0/mac:hexhyp} ignition.firstboot ignition.platform.id=metal coreos.live.rootfs_url=http://{{addr}}/{{rootfs}} ignition.config.url=http://{{addr}}/${net0/mac:hexhyp}.ign
+initrd --name main http://{{addr}}/{{initrd}}
+boot
+`
+
+// kernelArgs are those of the demo's profile base.
+const kernelArgs = "console=ttyS0,115200n8 quiet systemd.show_status=0 net.ifnames=0 mitigations=off nopti nokaslr psi=0 " +
+	"tsc=reliable clocksource=tsc no_timer_check clearcpuid=erms,rep_good,fsrm apparmor=0"
+
+func startBaseline(t *testing.T, l lab.Lab, c lab.Config, i lab.Image) *baseline {
+	t.Helper()
+	b := &baseline{l, t.TempDir(), c.Network.Addr(), i}
+	for _, d := range []string{"tftp", "www"} {
+		if err := os.Mkdir(filepath.Join(b.dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range []string{"snponly.efi", "undionly.kpxe"} {
+		b.link(t, "/usr/lib/ipxe/"+f, "tftp/"+f)
+	}
+	for _, f := range []string{i.Kernel, i.Initrd, i.RootFS} {
+		b.link(t, filepath.Join(lab.ImageDir, f), "www/"+f)
+	}
+	b.write(t, "dnsmasq.conf", dnsmasqConf)
+	b.write(t, "nginx.conf", nginxConf)
+	b.write(t, "www/boot.ipxe", bootScript)
+	docker(t, l, "swarm", "init", "--advertise-addr", b.addr.String())
+	token := docker(t, l, "swarm", "join-token", "-q", "worker")
+	hosts, err := os.OpenFile(filepath.Join(b.dir, "dnsmasq.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := b.addr.As4()
+	for n, m := range c.Machines {
+		addr[3] = byte(11 + n)
+		fmt.Fprintf(hosts, "dhcp-host=%s,%s\n", m.MAC, netip.AddrFrom4(addr))
+		b.ignition(t, m, token)
+	}
+	if err := hosts.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.start(t, "dnsmasq", func() bool { return b.holds("dnsmasq.pid") }, "dnsmasq", "-k", "-C", b.dir+"/dnsmasq.conf", "--pid-file="+b.dir+"/dnsmasq.pid", "--log-facility="+b.lab.RunDir()+"/dnsmasq.dhcp.log")
+	b.start(t, "nginx", func() bool { return b.holds("nginx.pid") }, "nginx", "-c", b.dir+"/nginx.conf", "-p", b.dir)
+	return b
+}
+
+func (b *baseline) start(t *testing.T, name string, ready func() bool, argv ...string) {
+	t.Helper()
+	err := b.lab.Start(t.Context(), filepath.Join(b.lab.RunDir(), name+".log"), func(context.Context) bool { return ready() }, argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *baseline) holds(file string) bool {
+	s, err := os.ReadFile(filepath.Join(b.dir, file))
+	return err == nil && len(bytes.TrimSpace(s)) > 0
+}
+
+func (b *baseline) link(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Symlink(from, filepath.Join(b.dir, to)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *baseline) write(t *testing.T, name, text string) {
+	t.Helper()
+	text = strings.NewReplacer("{{addr}}", b.addr.String(), "{{dir}}", b.dir, "{{args}}", kernelArgs,
+		"{{kernel}}", b.image.Kernel, "{{initrd}}", b.image.Initrd, "{{rootfs}}", b.image.RootFS).Replace(text)
+	if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const joinUnit = `[Unit]
+Description=Docker Swarm membership
+Requires=docker.service
+After=docker.service network-online.target
+Wants=network-online.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'until docker swarm join --token %s %s:2377; do sleep 2; done'
+ExecStop=/usr/bin/docker swarm leave
+TimeoutStopSec=30
+
+[Install]
+WantedBy=multi-user.target
+`
+
+func (b *baseline) ignition(t *testing.T, m lab.Machine, token string) {
+	t.Helper()
+	key, err := os.ReadFile(b.lab.Key() + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type object = map[string]any
+	text, err := json.Marshal(object{
+		"ignition": object{"version": "3.3.0"},
+		"passwd":   object{"users": []object{{"name": "core", "sshAuthorizedKeys": []string{strings.TrimSpace(string(key))}}}},
+		"storage": object{"files": []object{
+			{"path": "/etc/hostname", "mode": 0o644, "overwrite": true, "contents": object{"source": "data:," + url.PathEscape(m.Name+"\n")}},
+		}},
+		"systemd": object{"units": []object{
+			{"name": "docker.service", "enabled": true},
+			{"name": "join.service", "enabled": true, "contents": fmt.Sprintf(joinUnit, token, b.addr)},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, "www", m.MAC.Hyphens()+".ign"), text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const twoMachines = `
+machines:
+  - {name: bios, mac: 52:54:00:77:00:11, firmware: bios}
+  - {name: uefi, mac: 52:54:00:77:00:12, firmware: uefi}
+`
+
+// TestBaseline boots a BIOS and a UEFI machine, one after the other, from
+// servers set up by hand: what the image and the machines can do by
+// themselves, and the measure for bootd.
+func TestBaseline(t *testing.T) {
+	i := image(t)
+	l := open(t, "baseline", twoMachines, lab.Options{Engine: true})
+	c, err := lab.ParseConfig([]byte(twoMachines))
+	if err != nil {
+		t.Fatal(err)
+	}
+	startBaseline(t, l, c, i)
+	boots := map[string][]lab.Marker{}
+	for _, m := range c.Machines {
+		boots[m.Name] = boot(t, l, m.Name)
+		ssh, err := l.SSH(m.Name, "docker info --format '{{.Swarm.LocalNodeState}}'; hostname; systemd-analyze; systemd-analyze blame | head -12; systemctl --failed; free -m")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command(ssh[0], ssh[1:]...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("ssh: %v\n%s", err, out)
+		}
+		if !strings.HasPrefix(string(out), "active\n"+m.Name+"\n") {
+			t.Errorf("the machine says\n%s", out)
+		}
+		t.Logf("\n%s", out)
+		if _, err := l.Power(t.Context(), m.Name, lab.Off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table(t, []string{"bios", "uefi"}, boots)
+}

@@ -1,0 +1,82 @@
+package lab
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// ImageDir is where the live image is kept by default. It outlives labs.
+const ImageDir = "/var/cache/bootd-lab/image"
+
+// A Requirement is something of the host that the lab uses.
+type Requirement struct {
+	Needs   string // a program's name, or a file's path
+	Package string // of Debian and Ubuntu
+	For     string // what it is used for
+	Tests   bool   // only the end-to-end tests use it
+}
+
+// Requirements lists all that the lab uses of the host.
+func Requirements() []Requirement {
+	return []Requirement{
+		{qemuBinary, "qemu-system-x86", "the machines", false},
+		{"/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu", "the BIOS machines' network boot", false},
+		{ovmfCode, "ovmf", "the UEFI machines' firmware", false},
+		{"/usr/lib/ipxe/snponly.efi", "ipxe", "the loader that UEFI machines fetch", false},
+		{"dockerd", "docker.io", "the swarm manager's engine", false},
+		{"docker", "docker-cli", "looking at the swarm", false},
+		{"iptables", "iptables", "the engine's networks", false},
+		{"ip", "iproute2", "entering the lab's network", false},
+		{"ssh", "openssh-client", "shells on the machines", false},
+		{"mmdebstrap", "mmdebstrap", "the live image's root file system", false},
+		{"mksquashfs", "squashfs-tools", "the live image's root file system", false},
+		{"cpio", "cpio", "the live image's initramfs", false},
+		{"zstd", "zstd", "the live image's initramfs", false},
+		{"xz", "xz-utils", "unpacking kernel modules", false},
+		{"modprobe", "kmod", "choosing kernel modules", false},
+		{"strip", "binutils", "shrinking kernel modules", false},
+		{"dnsmasq", "dnsmasq-base", "the boot server that bootd is compared with", true},
+		{"nginx", "nginx-light", "the same", true},
+	}
+}
+
+// Missing lists the packages, in order, that bring what the host lacks. With
+// tests it also counts what only the end-to-end tests need. Installing them is
+// left to the caller.
+func Missing(tests bool) []string { return missing(Requirements(), tests, present) }
+
+func missing(all []Requirement, tests bool, present func(string) bool) []string {
+	var list []string
+	for _, r := range all {
+		if (tests || !r.Tests) && !present(r.Needs) {
+			list = append(list, r.Package)
+		}
+	}
+	// Debian 12 and older have no docker-cli; its program is in docker.io.
+	if slices.Contains(list, "docker.io") {
+		list = slices.DeleteFunc(list, func(p string) bool { return p == "docker-cli" })
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// present looks for a file, or for a program. Programs for root are found
+// even if the caller's PATH lacks their directories.
+func present(needs string) bool {
+	if strings.HasPrefix(needs, "/") {
+		_, err := os.Stat(needs)
+		return err == nil
+	}
+	if _, err := exec.LookPath(needs); err == nil {
+		return true
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		if _, err := os.Stat(filepath.Join(dir, needs)); err == nil {
+			return true
+		}
+	}
+	return false
+}
