@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -58,6 +59,9 @@ func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		http.NotFound(w, r)
 		return
+	}
+	if !noETag && r.Header.Get("Range") != "" && r.Header.Get("If-Range") == "" {
+		m.t.Errorf("%s: a range is asked for without a condition", r.URL.Path)
 	}
 	if !noETag {
 		w.Header().Set("ETag", `"`+digest(data)[:16]+`"`)
@@ -136,18 +140,23 @@ func (m *mirror) putCoreOS(version string, size int) []string {
 	return paths
 }
 
-// putFlatcar publishes a release as the current one, and returns the paths of
-// its kernel and initrd.
+// putFlatcar publishes a release as the current one, all at once, and returns the
+// paths of its kernel and initrd.
 func (m *mirror) putFlatcar(version string, size int) []string {
 	dir := "/amd64-usr/current/"
 	paths := []string{dir + "flatcar_production_pxe.vmlinuz", dir + "flatcar_production_pxe_image.cpio.gz"}
+	release := map[string][]byte{
+		dir + "version.txt": fmt.Appendf(nil, "FLATCAR_BUILD=%s\nFLATCAR_VERSION=%s\nFLATCAR_VERSION_ID=%s\n", strings.Split(version, ".")[0], version, version),
+	}
 	for i, p := range paths {
 		data := content(version+p, size<<i)
-		m.putSigned(p, data)
-		sum := sha512.Sum512(data)
-		m.put(p+".DIGESTS", fmt.Appendf(nil, "# MD5 HASH\n%032x  %s\n# SHA512 HASH\n%x  %s\n", 7, path.Base(p), sum, path.Base(p)))
+		release[p] = data
+		release[p+".sig"] = sign(m.t, m.key, data)
+		release[p+".DIGESTS"] = fmt.Appendf(nil, "# MD5 HASH\n%032x  %s\n# SHA512 HASH\n%x  %s\n", 7, path.Base(p), sha512.Sum512(data), path.Base(p))
 	}
-	m.put(dir+"version.txt", fmt.Appendf(nil, "FLATCAR_BUILD=%s\nFLATCAR_VERSION=%s\nFLATCAR_VERSION_ID=%s\n", strings.Split(version, ".")[0], version, version))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.Copy(m.files, release)
 	return paths
 }
 

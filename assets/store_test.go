@@ -22,8 +22,16 @@ import (
 	"bootd/boot"
 )
 
-// TestMain lets the test binary be the process that is killed.
+// TestMain lets the test binary be the process that is killed, and the client of
+// the benchmark.
 func TestMain(m *testing.M) {
+	if url := os.Getenv("BOOTD_TEST_GET"); url != "" {
+		if err := client(url); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
 	if dir := os.Getenv("BOOTD_TEST_CHILD"); dir != "" {
 		child(dir, os.Getenv("BOOTD_TEST_URL"))
 	}
@@ -472,5 +480,31 @@ func TestDiskFull(t *testing.T) {
 	}
 	if recs, err := s.List(); len(recs) != 0 || err != nil {
 		t.Errorf("the store has %v, %v", recs, err)
+	}
+}
+
+// TestOwner has root fetch into the store of a daemon that is not root.
+func TestOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away; for others all files are theirs anyway")
+	}
+	const uid = 54321
+	dir := filepath.Join(t.TempDir(), "assets")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.Chown(dir, uid, uid)); err != nil {
+		t.Fatal(err)
+	}
+	importLinux(t, reopen(t, dir), "a/b", "1", "k", "i")
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st, err := d.Info()
+		if err == nil && st.Sys().(*syscall.Stat_t).Uid != uid {
+			t.Errorf("%s does not belong to the daemon", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
