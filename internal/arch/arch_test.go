@@ -24,6 +24,7 @@ var may = map[string][]string{
 	"boot/lease": {"boot"},
 	"boot/dhcp":  {"boot", "boot/lease"},
 	"boot/tftp":  {"boot"},
+	"boot/ra":    {},
 	"boot/ipxe":  {"boot"},
 	"ignition":   {"boot"},
 	"assets":     {"boot"},
@@ -40,7 +41,7 @@ var may = map[string][]string{
 
 	// The only place that knows everything.
 	"cmd/bootd": {
-		"boot", "boot/lease", "boot/dhcp", "boot/tftp", "boot/ipxe", "ignition", "assets",
+		"boot", "boot/lease", "boot/dhcp", "boot/tftp", "boot/ra", "boot/ipxe", "ignition", "assets",
 		"internal/config", "internal/store", "internal/timeline", "internal/swarm",
 		"internal/api", "internal/client", "internal/lab",
 	},
