@@ -1,0 +1,32 @@
+// Package tftp hands out boot loaders by TFTP (RFC 1350, with the options of
+// RFC 2347 to 2349), read-only.
+//
+// # What is there
+//
+// A name is looked up in three places, and the first that has it wins:
+//
+//  1. the overlay, a directory of the operator's such as an old /tftpboot with
+//     pxelinux.0 and pxelinux.cfg, which so keeps working unchanged;
+//  2. autoexec.ipxe in any folder, made up on the spot: iPXE looks for it beside
+//     the place it was loaded from, and finds the way to bootd's first script;
+//  3. the iPXE builds, by the names that package boot gives them.
+//
+// Names come from firmware, so backslashes, leading and doubled slashes and a
+// trailing 0xff (firmware that reads DHCP option 67 past its end) are all
+// understood. No name leads outside the overlay: it is opened through [os.Root],
+// which also refuses symbolic links that do. Links inside it work when they are
+// relative.
+//
+// # How it is kept in bounds
+//
+// The protocol itself is pin/tftp's. Its socket is wrapped by a [front] that
+// sees read requests first, because the library would open a socket and start a
+// goroutine for each: requests that are malformed, larger than RFC 2347 allows,
+// or more than the server has sessions for end there. A request too many gets no
+// answer rather than an error: firmware asks again after a timeout, and gives up
+// on an error.
+//
+// The package starts no goroutine that outlives [Server.Run]. It keeps no record
+// of machines: a completed transfer becomes an event, which the recorder assigns
+// to a machine by its address.
+package tftp
