@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"bootd/boot"
@@ -159,38 +160,54 @@ const (
 	flatcarInitrd = "flatcar_production_pxe_image.cpio.gz"
 )
 
-// recognize finds an image among the files of a directory. family decides where
-// names alone do not; it may be empty.
-func recognize(names []string, family boot.Family) (layout, error) {
-	var l layout
-	var kernels, initrds, roots, versions []string
-	add := func(list *[]string, name string) { *list = append(*list, name) }
-	coreOS, flatcar := false, false
+// candidates are the files of a directory that may be part of an image.
+type candidates struct {
+	kernels, initrds, roots []string
+	versions                []string // that CoreOS' names tell
+	family                  boot.Family
+}
+
+// sift finds the files that may be part of an image by their names.
+func sift(names []string) candidates {
+	c := candidates{family: boot.Linux}
 	for _, n := range names {
 		if m := coreOSFile.FindStringSubmatch(n); m != nil {
-			coreOS = true
-			if len(versions) == 0 || versions[len(versions)-1] != m[1] {
-				add(&versions, m[1])
+			c.family = boot.FedoraCoreOS
+			if !slices.Contains(c.versions, m[1]) {
+				c.versions = append(c.versions, m[1])
 			}
-			add(map[string]*[]string{"kernel": &kernels, "initramfs": &initrds, "rootfs": &roots}[m[2]], n)
+			list := map[string]*[]string{"kernel": &c.kernels, "initramfs": &c.initrds, "rootfs": &c.roots}[m[2]]
+			*list = append(*list, n)
 			continue
 		}
 		switch {
 		case besidesFile.MatchString(n):
-		case n == flatcarKernel:
-			flatcar = true
-			add(&kernels, n)
-		case n == flatcarInitrd:
-			flatcar = true
-			add(&initrds, n)
+		case n == flatcarKernel || n == flatcarInitrd:
+			if c.family == boot.Linux {
+				c.family = boot.Flatcar
+			}
+			if n == flatcarKernel {
+				c.kernels = append(c.kernels, n)
+			} else {
+				c.initrds = append(c.initrds, n)
+			}
 		case kernelFile.MatchString(n):
-			add(&kernels, n)
+			c.kernels = append(c.kernels, n)
 		case initrdFile.MatchString(n):
-			add(&initrds, n)
+			c.initrds = append(c.initrds, n)
 		case rootfsFile.MatchString(n):
-			add(&roots, n)
+			c.roots = append(c.roots, n)
 		}
 	}
+	return c
+}
+
+// recognize finds an image among the files of a directory. family decides where
+// names alone do not; it may be empty.
+func recognize(names []string, family boot.Family) (layout, error) {
+	c := sift(names)
+	l := layout{family: c.family}
+	family = cmp.Or(family, c.family)
 	var errs []error
 	one := func(what string, list []string, patterns string, required bool) string {
 		switch {
@@ -203,25 +220,16 @@ func recognize(names []string, family boot.Family) (layout, error) {
 		}
 		return ""
 	}
-	switch {
-	case coreOS:
-		l.family = boot.FedoraCoreOS
-	case flatcar:
-		l.family = boot.Flatcar
-	default:
-		l.family = boot.Linux
-	}
-	family = cmp.Or(family, l.family)
-	l.kernel = one("kernel", kernels, "fedora-coreos-*-live-kernel*, flatcar_production_pxe.vmlinuz, vmlinuz*, kernel, bzImage", true)
-	if i := one("initramfs", initrds, "fedora-coreos-*-live-initramfs*, flatcar_production_pxe_image.cpio.gz, initrd*, initramfs*", true); i != "" {
+	l.kernel = one("kernel", c.kernels, "fedora-coreos-*-live-kernel*, flatcar_production_pxe.vmlinuz, vmlinuz*, kernel, bzImage", true)
+	if i := one("initramfs", c.initrds, "fedora-coreos-*-live-initramfs*, flatcar_production_pxe_image.cpio.gz, initrd*, initramfs*", true); i != "" {
 		l.initrds = []string{i}
 	}
-	l.rootfs = one("root file system", roots, "fedora-coreos-*-live-rootfs*, rootfs*, *.squashfs", family == boot.FedoraCoreOS)
+	l.rootfs = one("root file system", c.roots, "fedora-coreos-*-live-rootfs*, rootfs*, *.squashfs", family == boot.FedoraCoreOS)
 	if l.rootfs != "" && family != boot.FedoraCoreOS {
 		errs = append(errs, fmt.Errorf("nothing tells the kernel how to find %s; if it boots as CoreOS does, say family %s, otherwise move it away", l.rootfs, boot.FedoraCoreOS))
 	}
-	if len(versions) == 1 {
-		l.version = versions[0]
+	if len(c.versions) == 1 {
+		l.version = c.versions[0]
 	} else if v, ok := strings.CutPrefix(l.kernel, "vmlinuz-"); ok && checkVersion(v) == nil {
 		l.version = v
 	}
