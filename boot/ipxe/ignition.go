@@ -1,0 +1,149 @@
+package ipxe
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"bootd/boot"
+)
+
+// retryAfter is what a machine is told to wait. Ignition has its own mind about
+// it (200 ms, growing to 5 s); iPXE keeps to it.
+const retryAfter = 5 * time.Second
+
+// config answers /ignition/<ticket> and /initrd/<ticket>/config.cpio.
+func (h *Handler) config(q request, ticket string, wrap bool) answer {
+	t, err := h.Tickets.OpenBoot(ticket, q.addr, time.Now())
+	if errors.Is(err, boot.ErrTicketMalformed) {
+		return text(http.StatusForbidden, "this is not a ticket")
+	}
+	if errors.Is(err, boot.ErrTicketForged) {
+		return h.refuse(q, boot.MAC{}, err.Error())
+	}
+	tl, ok := h.Boots.Current(t.MAC)
+	switch {
+	case !ok || !t.Of(tl.ID):
+		return h.refuse(q, t.MAC, "this ticket is of an earlier boot")
+	case errors.Is(err, boot.ErrTicketExpired) && h.waited(tl):
+	case err != nil:
+		return h.refuse(q, t.MAC, err.Error())
+	}
+	if s, ok := past(tl); ok {
+		return h.refuse(q, t.MAC, "this ticket has done its work: the machine is at stage "+string(s)+" already")
+	}
+	if q.head {
+		return answer{status: http.StatusOK, kind: configType(wrap)}
+	}
+	return h.render(q, tl, wrap)
+}
+
+// render makes the config of a machine whose ticket is good.
+func (h *Handler) render(q request, tl boot.Timeline, wrap bool) answer {
+	inv := h.Boots.Inventory(tl.MAC)
+	inv.Addr = q.addr
+	a, err := h.Assign(inv)
+	if err == nil && a.Profile == nil {
+		err = ErrNotYet // its entry was taken away since; it may come back
+	}
+	var body []byte
+	if err == nil {
+		body, err = h.Render(q.Context(), RenderRequest{
+			Assignment: a, Accept: q.Header.Get("Accept"), Wrap: wrap,
+			ReportURL: q.base + "/report/" + h.Tickets.Report(tl.ID, tl.MAC),
+		})
+	}
+	e := boot.Event{MAC: tl.MAC, Client: configClient(wrap), Addr: q.addr, Time: time.Now()}
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNotYet):
+		e.Stage, e.Text = boot.Waiting, "Ignition config: "+err.Error()
+		h.Boots.Record(e)
+		a := text(http.StatusServiceUnavailable, "not ready yet; ask again")
+		a.retry = retryAfter
+		return a
+	case errors.Is(err, ErrTooOld):
+		e.Stage, e.Text = boot.Failed, "Ignition config: "+err.Error()
+		h.Boots.Record(e)
+		return text(http.StatusNotAcceptable, err.Error())
+	default:
+		h.Log.Error("Ignition config cannot be rendered", "mac", tl.MAC, "machine", a.Name, "err", err)
+		e.Stage, e.Text = boot.Failed, "Ignition config: "+err.Error()
+		h.Boots.Record(e)
+		return text(http.StatusInternalServerError, "bootd cannot render this config; its log says why")
+	}
+	ans := answer{status: http.StatusOK, kind: configType(wrap), body: body}
+	ans.sent = func(took time.Duration) {
+		e.Time, e.Stage, e.Bytes, e.Took = time.Now(), boot.Ignition, int64(len(body)), took
+		e.Text = "by URL"
+		if wrap {
+			e.Text = "as an initrd"
+		}
+		h.Boots.Record(e)
+	}
+	return ans
+}
+
+// refuse notes that somebody wanted a config that he does not get. mac is whose
+// it would have been, if that is known for certain.
+func (h *Handler) refuse(q request, mac boot.MAC, why string) answer {
+	e := boot.Event{Time: time.Now(), MAC: mac, Stage: boot.Refused, Text: "Ignition config asked for from " + q.addr.String() + ": " + why}
+	if mac.IsZero() {
+		e.Addr = q.addr // the recorder finds out who has it
+	}
+	h.Boots.Record(e)
+	h.Log.Warn("Ignition config refused", "mac", mac, "addr", q.addr, "err", why)
+	return text(http.StatusForbidden, why)
+}
+
+// past returns the stage that shows that a boot needs no config any more.
+func past(tl boot.Timeline) (boot.Stage, bool) {
+	i := slices.IndexFunc(tl.Steps, func(s boot.Step) bool {
+		switch s.Stage {
+		case boot.Up, boot.Engine, boot.Joined, boot.Ready:
+			return true
+		}
+		return false
+	})
+	if i < 0 {
+		return "", false
+	}
+	return tl.Steps[i].Stage, true
+}
+
+// waited reports whether the machine asked in time, was told to wait and has
+// kept asking: then its ticket has not run out through its own fault.
+func (h *Handler) waited(tl boot.Timeline) bool {
+	var asked, told time.Time
+	for _, s := range tl.Steps {
+		switch s.Stage {
+		case boot.Script:
+			asked = later(asked, s.Last)
+		case boot.Waiting:
+			told = later(told, s.Last)
+		}
+	}
+	return told.After(asked) && time.Since(told) < h.TicketLife
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func configType(wrap bool) string {
+	if wrap {
+		return typeData
+	}
+	return typeIgnition
+}
+
+func configClient(wrap bool) boot.Client {
+	if wrap {
+		return boot.IPXE
+	}
+	return boot.Initramfs
+}

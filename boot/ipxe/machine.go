@@ -1,0 +1,158 @@
+package ipxe
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"bootd/boot"
+)
+
+// machineScript answers /ipxe: it finds out which machine asks, what it boots,
+// and issues the ticket for this boot.
+func (h *Handler) machineScript(q request) answer {
+	inv, err := parseInventory(q.URL.RawQuery)
+	if err != nil {
+		return text(http.StatusBadRequest, plain(err.Error()))
+	}
+	if q.head {
+		return answer{status: http.StatusOK, kind: typeText}
+	}
+	inv.Addr = q.addr
+	inv = h.Boots.Inventory(inv.MAC).Merge(inv)
+	a, err := h.Assign(inv)
+	if err != nil {
+		return h.wait(q, inv, "bootd cannot decide what this machine boots: "+err.Error())
+	}
+	if !h.holds(a, inv) {
+		return h.refuseScript(q, inv)
+	}
+	switch {
+	case a.Profile == nil:
+		return h.unknown(q, inv)
+	case a.Profile.Image == "":
+		return h.localDisk(q, a)
+	}
+	cpu := cpuOf(inv)
+	img, ok := h.Image(a.Profile.Image, cpu)
+	if !ok {
+		return h.wait(q, inv, fmt.Sprintf("%s: profile %s boots image %s, which bootd does not have for %s.",
+			a.Name, a.Profile.Name, a.Profile.Image, cpu), "Get it with: bootd asset fetch "+a.Profile.Image)
+	}
+	return h.bootScript(q, a, img)
+}
+
+// bootScript notes that the machine boots, and then tells it what: the ticket
+// names the boot.
+func (h *Handler) bootScript(q request, a boot.Assignment, img boot.Image) answer {
+	p := Params{Base: q.base, Name: a.Name, MAC: a.Inventory.MAC, Image: img, Profile: a.Profile}
+	if _, err := Script(p); err != nil {
+		h.Log.Warn("machine cannot boot", "mac", p.MAC, "machine", a.Name, "err", err)
+		return h.wait(q, a.Inventory, err.Error())
+	}
+	now := time.Now()
+	tl, err := h.Boots.Commit(q.Context(), boot.Event{
+		Time: now, MAC: p.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr, Inventory: a.Inventory,
+		Text: "profile " + a.Profile.Name + ", image " + img.Name + " " + img.Version,
+	})
+	if err != nil {
+		h.Log.Error("script withheld: the boot cannot be recorded", "mac", p.MAC, "machine", a.Name, "err", err)
+		return ipxeScript(Wait(q.base, "bootd cannot record this boot; its log says why."))
+	}
+	p.Ticket = h.Tickets.Boot(tl.ID, p.MAC, ticketFrom(a.Network, q.addr), now.Add(h.TicketLife))
+	body, err := Script(p)
+	if err != nil { // too long by the ticket
+		h.Log.Warn("machine cannot boot", "mac", p.MAC, "machine", a.Name, "err", err)
+		return h.wait(q, a.Inventory, err.Error())
+	}
+	return ipxeScript(body)
+}
+
+func (h *Handler) localDisk(q request, a boot.Assignment) answer {
+	ans := ipxeScript(LocalDisk(a.Name, a.Profile.Name, a.Inventory.Arch.EFI()))
+	ans.sent = func(took time.Duration) {
+		h.Boots.Record(boot.Event{
+			Time: time.Now(), MAC: a.Inventory.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr,
+			Inventory: a.Inventory, Text: "profile " + a.Profile.Name + ", local disk", Took: took,
+		})
+	}
+	return ans
+}
+
+// unknown tells a machine that nobody has written an entry for it.
+func (h *Handler) unknown(q request, inv boot.Inventory) answer {
+	lines := []string{
+		"bootd at " + q.base + " has no profile for this machine. It waits for an entry in machines/*.yaml, such as",
+		"- {name: node1, mac: '" + inv.MAC.String() + "', profile: worker}",
+	}
+	for _, f := range []struct{ name, value string }{
+		{"UUID", inv.UUID}, {"serial", inv.Serial}, {"manufacturer", inv.Manufacturer},
+		{"product", inv.Product}, {"asset", inv.Asset},
+	} {
+		if f.value != "" {
+			lines = append(lines, f.name+": "+f.value)
+		}
+	}
+	h.Boots.Record(boot.Event{
+		Time: time.Now(), MAC: inv.MAC, Stage: boot.Waiting, Client: boot.IPXE, Addr: q.addr,
+		Inventory: inv, Text: "no entry in machines/*.yaml matches this machine, and there is no profile for unknown ones",
+	})
+	return ipxeScript(Wait(q.base, lines...))
+}
+
+// wait tells a machine why it cannot boot now, and the timeline the same.
+func (h *Handler) wait(q request, inv boot.Inventory, lines ...string) answer {
+	h.Boots.Record(boot.Event{
+		Time: time.Now(), MAC: inv.MAC, Stage: boot.Waiting, Client: boot.IPXE, Addr: q.addr,
+		Inventory: inv, Text: lines[0],
+	})
+	return ipxeScript(Wait(q.base, lines...))
+}
+
+// holds reports whether the machine that asks can be the one it says. A MAC is
+// only a claim; the lease is not. Where somebody else gives the addresses,
+// nothing better is known.
+func (h *Handler) holds(a boot.Assignment, inv boot.Inventory) bool {
+	if h.Holder == nil || a.Network == nil || !leased(a.Network) {
+		return true
+	}
+	mac, ok := h.Holder(inv.Addr)
+	return ok && mac == inv.MAC
+}
+
+func (h *Handler) refuseScript(q request, inv boot.Inventory) answer {
+	const why = "its script was asked for from an address that is not leased to it"
+	// Nothing else that the request says is noted: it may be another machine's.
+	h.Boots.Record(boot.Event{
+		Time: time.Now(), MAC: inv.MAC, Stage: boot.Refused, Client: boot.IPXE,
+		Text: fmt.Sprintf("%s (%s)", why, q.addr),
+	})
+	h.Log.Warn("script refused", "mac", inv.MAC, "addr", q.addr, "err", why)
+	return ipxeScript(Wait(q.base, "bootd has not leased "+q.addr.String()+" to "+inv.MAC.String()+", so this machine gets nothing.",
+		"Restart it, so that it asks for an address again."))
+}
+
+// leased reports whether bootd gives the addresses of a network.
+func leased(n *boot.Network) bool { return n.Mode == boot.Authoritative || n.Mode == "" }
+
+// ticketFrom says from where a ticket may be shown: the machine's address alone,
+// if that is bootd's to give. Another DHCP server may give the system another
+// address than iPXE had, because the two name themselves differently.
+func ticketFrom(n *boot.Network, addr netip.Addr) netip.Prefix {
+	if n != nil && !leased(n) && n.Subnet.Contains(addr) {
+		return n.Subnet
+	}
+	return netip.PrefixFrom(addr, addr.BitLen())
+}
+
+// cpuOf names the machine's processor as images do.
+func cpuOf(inv boot.Inventory) string {
+	if inv.CPU != "" {
+		return inv.CPU
+	}
+	if inv.ArchKnown {
+		return inv.Arch.CPU()
+	}
+	return "x86_64"
+}

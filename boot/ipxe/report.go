@@ -1,0 +1,81 @@
+package ipxe
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"bootd/boot"
+)
+
+const (
+	maxReport     = 4 << 10 // bytes of a report
+	maxReportText = 512     // of its text that are kept
+)
+
+// A Report is what a machine tells of its boot, as JSON.
+type Report struct {
+	Stage boot.Stage `json:"stage"`          // up, engine, joined, left
+	Node  string     `json:"node,omitempty"` // swarm node ID
+	Text  string     `json:"text,omitempty"` // for people
+}
+
+// parseReport reads a report strictly: a misspelled key is a mistake in the unit
+// that sent it, and should show there.
+func parseReport(r io.Reader) (Report, error) {
+	var rep Report
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&rep); err != nil {
+		return rep, errors.New("cannot read report: " + err.Error())
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return rep, errors.New("cannot read report: there is something after it")
+	}
+	switch rep.Stage {
+	case boot.Up, boot.Engine, boot.Joined, boot.Left:
+	default:
+		return rep, errors.New("cannot read report: stage is one of up, engine, joined, left")
+	}
+	if len(rep.Node) > 64 || strings.Trim(rep.Node, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
+		return rep, errors.New("cannot read report: node is not a swarm node ID")
+	}
+	rep.Text = clean(rep.Text, maxReportText)
+	return rep, nil
+}
+
+// report answers /report/<ticket>.
+func (h *Handler) report(w http.ResponseWriter, q request, ticket string) answer {
+	t, err := h.Tickets.OpenReport(ticket)
+	if err != nil {
+		return text(http.StatusForbidden, err.Error())
+	}
+	tl, ok := h.Boots.Current(t.MAC)
+	if !ok || !t.Of(tl.ID) {
+		return text(http.StatusConflict, "this ticket is of an earlier boot")
+	}
+	// A client that sends slowly would hold the connection; not every
+	// ResponseWriter can set a deadline.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout))
+	rep, err := parseReport(http.MaxBytesReader(w, q.Body, maxReport))
+	if err != nil {
+		return text(http.StatusBadRequest, plain(err.Error()))
+	}
+	tl, err = h.Boots.Commit(q.Context(), boot.Event{
+		Time: time.Now(), MAC: t.MAC, Stage: rep.Stage, Client: boot.System, Addr: q.addr,
+		Node: rep.Node, Text: rep.Text,
+	})
+	switch {
+	case err != nil:
+		h.Log.Error("report cannot be recorded", "mac", t.MAC, "err", err)
+		a := text(http.StatusServiceUnavailable, "bootd cannot record this report; send it again")
+		a.retry = retryAfter
+		return a
+	case !t.Of(tl.ID): // it was switched off and on in between
+		return text(http.StatusConflict, "this ticket is of an earlier boot")
+	}
+	return answer{status: http.StatusNoContent}
+}
