@@ -67,7 +67,7 @@ func (l Lab) Up(ctx context.Context, o Options) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, l.clear(context.WithoutCancel(ctx)))
+			err = errors.Join(err, l.remove(context.WithoutCancel(ctx)))
 		}
 	}()
 	return l.build(ctx, o)
@@ -189,10 +189,16 @@ func (l Lab) Down(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	return l.remove(ctx)
+}
+
+// remove clears the lab and gives up its lock, by name; who holds it still
+// does.
+func (l Lab) remove(ctx context.Context) error {
 	if err := l.clear(ctx); err != nil {
 		return err
 	}
-	err = os.Remove(l.RunDir() + ".lock")
+	err := os.Remove(l.RunDir() + ".lock")
 	_ = os.Remove(runRoot)   // unless there are other labs
 	_ = os.Remove(stateRoot) // the same
 	if err != nil {
@@ -217,7 +223,8 @@ func (l Lab) clear(ctx context.Context) error {
 		recorded = append(recorded, s.Engine)
 		made = s.Made
 	}
-	if err := stop(ctx, 10*time.Second, recorded...); err != nil {
+	// The engine's data is thrown away, so it need not end in good order.
+	if err := stop(ctx, 3*time.Second, recorded...); err != nil {
 		return err
 	}
 	// What is not recorded: started just before a kill, or started by what

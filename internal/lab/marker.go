@@ -15,7 +15,7 @@ import (
 // console shows what the machine itself does, whoever served it, so boots from
 // different servers can be compared.
 type Marker struct {
-	Name   string        // firmware, ipxe, script, kernel, initrd, or what the live image says: see [Stages]
+	Name   string        // one of [Stages], [FATAL], or "file" for what else was fetched
 	Text   string        // the line
 	Since  time.Duration // since power-on
 	Uptime time.Duration // of the kernel, when the machine says it
@@ -37,6 +37,7 @@ const FATAL = "FATAL"
 var (
 	controls = regexp.MustCompile("\x1b(\\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|[=>c])|[\x00-\x08\x0b\x0c\x0e-\x1a]")
 	own      = regexp.MustCompile(`LAB\[([0-9.]+)\] (.*)`)
+	scripts  = regexp.MustCompile(`\.ipxe\.\.\.|/ipxe\?`)
 	others   = []struct {
 		name string
 		re   *regexp.Regexp
@@ -44,7 +45,7 @@ var (
 		{"pxe", regexp.MustCompile(`>>Start (PXE|HTTP)`)},
 		{"loader", regexp.MustCompile(`NBP file downloaded`)},
 		{"ipxe", regexp.MustCompile(`^iPXE initialising devices`)},
-		{"script", regexp.MustCompile(`/\S*\.\.\. ?ok$`)}, // refined by download
+		{"file", regexp.MustCompile(`/\S*\.\.\. ?ok$`)},
 		{FATAL, regexp.MustCompile(`Kernel panic|No bootable device|BdsDxe: No bootable`)},
 	}
 )
@@ -69,7 +70,7 @@ func parseLine(line string) (Marker, bool) {
 	for _, o := range others {
 		if o.re.MatchString(line) {
 			name := o.name
-			if name == "script" {
+			if name == "file" {
 				name = download(line)
 			}
 			return Marker{Name: name, Text: line}, true
@@ -85,8 +86,10 @@ func download(line string) string {
 		return "kernel"
 	case strings.Contains(line, "live-initramfs"):
 		return "initrd"
+	case scripts.MatchString(line):
+		return "script"
 	}
-	return "script"
+	return "file"
 }
 
 // Watch follows the machine's console from its last power-on and calls f with

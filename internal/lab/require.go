@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -27,7 +28,7 @@ func Requirements() []Requirement {
 		{ovmfCode, "ovmf", "the UEFI machines' firmware", false},
 		{"/usr/lib/ipxe/snponly.efi", "ipxe", "the loader that UEFI machines fetch", false},
 		{"dockerd", "docker.io", "the swarm manager's engine", false},
-		{"docker", "docker-cli", "looking at the swarm", false},
+		{"docker", dockerClient, "looking at the swarm", false},
 		{"iptables", "iptables", "the engine's networks", false},
 		{"ip", "iproute2", "entering the lab's network", false},
 		{"ssh", "openssh-client", "shells on the machines", false},
@@ -45,22 +46,40 @@ func Requirements() []Requirement {
 
 // Missing lists the packages, in order, that bring what the host lacks. With
 // tests it also counts what only the end-to-end tests need. Installing them is
-// left to the caller.
-func Missing(tests bool) []string { return missing(Requirements(), tests, present) }
+// left to the caller; none needs what it merely recommends.
+func Missing(tests bool) []string {
+	osr, err := osRelease()
+	if err != nil {
+		osr = nil // another distribution: its packages may be called the same
+	}
+	return missing(osr, tests, present)
+}
 
-func missing(all []Requirement, tests bool, present func(string) bool) []string {
+func missing(osr map[string]string, tests bool, present func(string) bool) []string {
 	var list []string
-	for _, r := range all {
+	for _, r := range Requirements() {
 		if (tests || !r.Tests) && !present(r.Needs) {
 			list = append(list, r.Package)
 		}
 	}
-	// Debian 12 and older have no docker-cli; its program is in docker.io.
-	if slices.Contains(list, "docker.io") {
-		list = slices.DeleteFunc(list, func(p string) bool { return p == "docker-cli" })
+	if !separateClient(osr) {
+		for i, p := range list {
+			if p == dockerClient {
+				list[i] = "docker.io"
+			}
+		}
 	}
 	slices.Sort(list)
 	return slices.Compact(list)
+}
+
+const dockerClient = "docker-cli"
+
+// separateClient reports whether Docker's client has a package of its own: in
+// Debian since 13, not in Ubuntu.
+func separateClient(osr map[string]string) bool {
+	v, err := strconv.Atoi(osr["VERSION_ID"])
+	return osr["ID"] == "debian" && err == nil && v >= 13
 }
 
 // present looks for a file, or for a program. Programs for root are found

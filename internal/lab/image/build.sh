@@ -85,6 +85,7 @@ configure() {
   for unit in $(list units.sysinit); do want sysinit.target "$unit"; done
   for unit in $(list units.sockets); do want sockets.target "$unit"; done
   for unit in $(list units.multi-user); do want multi-user.target "$unit"; done
+  want docker.service bootd-lab-engine.service
   mkdir -p "$R/etc/systemd/system/getty.target.wants"
   ln -s /usr/lib/systemd/system/serial-getty@.service \
     "$R/etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service"
@@ -188,6 +189,8 @@ pack_initramfs() {
   # As Fedora CoreOS: which root file system belongs to this initramfs.
   sha256sum "$OUT/$NAME-live-rootfs.x86_64.img" | cut -d' ' -f1 >"$I/etc/coreos-live-want-rootfs"
   (cd "$I" && find . | sort | cpio --quiet -o -H newc -R 0:0) | zstd -q -10 -T0 -o "$OUT/$NAME-live-initramfs.x86_64.img"
+  # What firmware appends, such as config.ign, must begin at a multiple of four.
+  truncate -s %4 "$OUT/$NAME-live-initramfs.x86_64.img"
 }
 
 rootfs
