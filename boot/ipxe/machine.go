@@ -83,8 +83,8 @@ func (h *Handler) localDisk(q request, a boot.Assignment) answer {
 // unknown tells a machine that nobody has written an entry for it.
 func (h *Handler) unknown(q request, inv boot.Inventory) answer {
 	lines := []string{
-		"bootd at " + q.base + " has no profile for this machine. It waits for an entry in machines/*.yaml, such as",
-		"- {name: node1, mac: '" + inv.MAC.String() + "', profile: worker}",
+		"bootd at " + q.base + " has no profile for this machine. It waits for an entry in machines/*.yaml:",
+		"    - {name: node1, mac: '" + inv.MAC.String() + "', profile: worker}",
 	}
 	for _, f := range []struct{ name, value string }{
 		{"UUID", inv.UUID}, {"serial", inv.Serial}, {"manufacturer", inv.Manufacturer},

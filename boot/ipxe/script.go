@@ -154,9 +154,10 @@ func plain(s string) string {
 		}
 		return '?'
 	}, s)
-	// A first word with a hyphen would be an option of echo.
+	// A first word with a hyphen would be an option of echo; one hyphen pair
+	// ends the options, and is not shown.
 	if strings.HasPrefix(strings.TrimLeft(s, " "), "-") {
-		s = ": " + s
+		s = "-- " + s
 	}
 	return s
 }
