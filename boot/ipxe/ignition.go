@@ -41,9 +41,7 @@ func (h *Handler) config(q request, ticket string, wrap bool) answer {
 
 // render makes the config of a machine whose ticket is good.
 func (h *Handler) render(q request, tl boot.Timeline, wrap bool) answer {
-	inv := h.Boots.Inventory(tl.MAC)
-	inv.Addr = q.addr
-	a, err := h.Assign(inv)
+	a, err := h.Assign(h.inventory(tl.MAC, q.addr))
 	if err == nil && a.Profile == nil {
 		err = ErrNotYet // its entry was taken away since; it may come back
 	}

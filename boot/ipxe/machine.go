@@ -84,7 +84,7 @@ func (h *Handler) localDisk(q request, a boot.Assignment) answer {
 func (h *Handler) unknown(q request, inv boot.Inventory) answer {
 	lines := []string{
 		"bootd at " + q.base + " has no profile for this machine. It waits for an entry in machines/*.yaml:",
-		"    - {name: node1, mac: '" + inv.MAC.String() + "', profile: worker}",
+		"- {name: node1, mac: '" + inv.MAC.String() + "', profile: worker}",
 	}
 	for _, f := range []struct{ name, value string }{
 		{"UUID", inv.UUID}, {"serial", inv.Serial}, {"manufacturer", inv.Manufacturer},
@@ -131,6 +131,11 @@ func (h *Handler) refuseScript(q request, inv boot.Inventory) answer {
 	h.Log.Warn("script refused", "mac", inv.MAC, "addr", q.addr, "err", why)
 	return ipxeScript(Wait(q.base, "bootd has not leased "+q.addr.String()+" to "+inv.MAC.String()+", so this machine gets nothing.",
 		"Restart it, so that it asks for an address again."))
+}
+
+// inventory is what is known of a machine that asks from addr.
+func (h *Handler) inventory(mac boot.MAC, addr netip.Addr) boot.Inventory {
+	return h.Boots.Inventory(mac).Merge(boot.Inventory{MAC: mac, Addr: addr})
 }
 
 // leased reports whether bootd gives the addresses of a network.

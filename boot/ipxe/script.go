@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"bootd/boot"
@@ -149,17 +150,23 @@ func say(b *bytes.Buffer, format string, args ...any) {
 func plain(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune(" .,:/@+=()[]{}'\"!*<>~^%_?-", r):
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune(" .,:;/@+=()[]{}'\"!*<>~^%_?-", r):
 			return r
 		}
 		return '?'
 	}, s)
+	l := strings.Fields(s)
+	for i, w := range l {
+		if w == ";" {
+			l[i] = ","
+		}
+	}
 	// A first word with a hyphen would be an option of echo; one hyphen pair
 	// ends the options, and is not shown.
-	if strings.HasPrefix(strings.TrimLeft(s, " "), "-") {
-		s = "-- " + s
+	if len(l) > 0 && l[0][0] == '-' {
+		l = slices.Insert(l, 0, "--")
 	}
-	return s
+	return strings.Join(l, " ")
 }
 
 // An initrd is one that iPXE loads: by the name that UEFI kernels ask for.

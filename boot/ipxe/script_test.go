@@ -325,6 +325,7 @@ func FuzzScript(f *testing.F) {
 	f.Add("a\nshell", "x ${uuid}", "tty0\n", "../../x", "|| shell")
 	f.Add("-n --x", "a || shell", "#", "a b\nc", "${version}")
 	f.Add(`\`, "&&", ";", "ü%0a", "\x1b[2J")
+	f.Add(" -x ; shell", "a", "tty0", "f", "; shell ;")
 	f.Fuzz(func(t *testing.T, name, arg, console, file, version string) {
 		img := coreOS
 		img.Kernel.Name, img.Version = file, version

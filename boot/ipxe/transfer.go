@@ -38,7 +38,7 @@ func (h *Handler) Served(r *http.Request, t Transfer) {
 	if !ok {
 		return
 	}
-	a, err := h.Assign(h.Boots.Inventory(tl.MAC))
+	a, err := h.Assign(h.inventory(tl.MAC, q.addr))
 	if err != nil || a.Profile == nil {
 		return
 	}
