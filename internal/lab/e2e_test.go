@@ -35,18 +35,19 @@ func image(t *testing.T) lab.Image {
 	return i
 }
 
-// open creates a lab with these machines, which is removed at the end.
+// open creates a lab with these machines, or the demo's if there are none; it
+// is removed at the end.
 func open(t *testing.T, name, labYAML string, o lab.Options) lab.Lab {
 	t.Helper()
 	l, err := lab.New(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Config == "" {
+	if labYAML != "" {
 		o.Config = t.TempDir()
-	}
-	if err := os.WriteFile(filepath.Join(o.Config, lab.ConfigFile), []byte(labYAML), 0o644); err != nil {
-		t.Fatal(err)
+		if err := os.WriteFile(filepath.Join(o.Config, lab.ConfigFile), []byte(labYAML), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -91,24 +92,36 @@ func docker(t *testing.T, l lab.Lab, args ...string) string {
 // watch powers a machine on and returns its markers up to the named one.
 func watch(t *testing.T, l lab.Lab, machine, until string) []lab.Marker {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	if _, err := l.Power(ctx, machine, lab.On); err != nil {
+	if _, err := l.Power(t.Context(), machine, lab.On); err != nil {
 		t.Fatal(err)
 	}
+	markers, err := follow(t, l, machine, until, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return markers
+}
+
+// follow returns a machine's markers up to the named one. Each is told of it.
+func follow(t *testing.T, l lab.Lab, machine, until string, each func(lab.Marker)) ([]lab.Marker, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
 	var markers []lab.Marker
 	err := l.Watch(ctx, machine, func(m lab.Marker) bool {
 		markers = append(markers, m)
 		t.Logf("%s %6.1fs %-16s %s", machine, m.Since.Seconds(), m.Name, m.Text)
+		if each != nil {
+			each(m)
+		}
 		return m.Name != until && m.Name != lab.FATAL
 	})
 	if err != nil {
-		t.Fatal(err)
+		return markers, fmt.Errorf("%s: %w", machine, err)
 	}
 	if last := markers[len(markers)-1]; last.Name == lab.FATAL {
-		t.Fatalf("%s: %s", machine, last.Text)
+		return markers, fmt.Errorf("%s: %s", machine, last.Text)
 	}
-	return markers
+	return markers, nil
 }
 
 // boot powers a machine on and follows it until the manager shows it ready,
@@ -434,3 +447,5 @@ func wait(t *testing.T, limit time.Duration, what string, ok func() bool) {
 		}
 	}
 }
+
+func lines(s string) []string { return strings.FieldsFunc(s, func(r rune) bool { return r == '\n' }) }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -34,6 +36,9 @@ func (l Lab) startEngine(ctx context.Context, s *state) error {
 	case !errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("cannot prepare the engine: %w", err)
 	}
+	if err := l.allowBridged(); err != nil {
+		return err
+	}
 	settings := filepath.Join(l.StateDir(), "daemon.json")
 	if err := os.WriteFile(settings, []byte("{}\n"), 0o644); err != nil {
 		return fmt.Errorf("cannot prepare the engine: %w", err)
@@ -51,6 +56,19 @@ func (l Lab) startEngine(ctx context.Context, s *state) error {
 		enter: func() error { return l.enterEngine(etc) },
 	})
 	return errors.Join(err, l.save(s))
+}
+
+// allowBridged lets packets from machine to machine pass. They are bridged and
+// none of the engine's business, but it drops whatever it does not know in its
+// namespace, and has bridged packets shown to iptables.
+func (l Lab) allowBridged() error {
+	return l.In(func() error {
+		out, err := exec.Command("iptables", "-w", "-A", "FORWARD", "-i", Bridge, "-o", Bridge, "-j", "ACCEPT").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("cannot let the machines talk to each other: iptables: %w: %s", err, bytes.TrimSpace(out))
+		}
+		return nil
+	})
 }
 
 // enterEngine gives the calling thread a host name of its own, and a view of

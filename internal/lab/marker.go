@@ -45,7 +45,7 @@ var (
 		{"pxe", regexp.MustCompile(`>>Start (PXE|HTTP)`)},
 		{"loader", regexp.MustCompile(`NBP file downloaded`)},
 		{"ipxe", regexp.MustCompile(`^iPXE initialising devices`)},
-		{"file", regexp.MustCompile(`/\S*\.\.\. ?ok$`)},
+		{"file", regexp.MustCompile(`/\S*?\.\.\.[ .0-9%]*ok$`)}, // slow ones show how far they are
 		{FATAL, regexp.MustCompile(`Kernel panic|No bootable device|BdsDxe: No bootable`)},
 	}
 )

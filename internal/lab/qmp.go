@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -29,8 +30,11 @@ func qmp(ctx context.Context, socket, execute string) error {
 	var greeting struct {
 		QMP json.RawMessage `json:"QMP"`
 	}
-	if err := in.Decode(&greeting); err != nil || greeting.QMP == nil {
-		return fmt.Errorf("cannot talk to QEMU: no greeting: %w", err)
+	if err := in.Decode(&greeting); err != nil {
+		return fmt.Errorf("cannot talk to QEMU: %w", err)
+	}
+	if greeting.QMP == nil {
+		return errors.New("cannot talk to QEMU: no greeting")
 	}
 	for _, x := range []string{"qmp_capabilities", execute} {
 		if err := out.Encode(map[string]string{"execute": x}); err != nil {
