@@ -147,8 +147,9 @@ type layout struct {
 
 var (
 	// fedora-coreos-41.20250101.3.0-live-kernel.x86_64; until 2025
-	// live-kernel-x86_64.
-	coreOSFile  = regexp.MustCompile(`^fedora-coreos-(.+)-live-(kernel|initramfs|rootfs)[.-][a-z0-9_]+(\.img)?$`)
+	// live-kernel-x86_64. Other builds by the same contract have other names in
+	// front: rhcos-4.16.3-x86_64-live-kernel.x86_64.
+	coreOSFile  = regexp.MustCompile(`^[a-z]+(?:-[a-z]+)*-([0-9].*)-live-(kernel|initramfs|rootfs)[.-][a-z0-9_]+(\.img)?$`)
 	kernelFile  = regexp.MustCompile(`^(vmlinuz.*|kernel|bzImage|.+\.vmlinuz)$`)
 	initrdFile  = regexp.MustCompile(`^(initrd|initramfs).*$`)
 	rootfsFile  = regexp.MustCompile(`^(rootfs.*|.+\.squashfs)$`)

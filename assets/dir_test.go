@@ -39,6 +39,14 @@ func TestRecognize(t *testing.T) {
 			},
 		},
 		{
+			name:  "another build by CoreOS' contract",
+			files: "bootd-lab-12.22cc6b0f-live-kernel.x86_64 bootd-lab-12.22cc6b0f-live-initramfs.x86_64.img bootd-lab-12.22cc6b0f-live-rootfs.x86_64.img image.json",
+			want: layout{
+				family: boot.FedoraCoreOS, version: "12.22cc6b0f", kernel: "bootd-lab-12.22cc6b0f-live-kernel.x86_64",
+				initrds: []string{"bootd-lab-12.22cc6b0f-live-initramfs.x86_64.img"}, rootfs: "bootd-lab-12.22cc6b0f-live-rootfs.x86_64.img",
+			},
+		},
+		{
 			name:  "Flatcar",
 			files: "flatcar_production_pxe.vmlinuz flatcar_production_pxe.vmlinuz.sig flatcar_production_pxe_image.cpio.gz flatcar_production_pxe_image.cpio.gz.DIGESTS version.txt",
 			want:  layout{family: boot.Flatcar, kernel: "flatcar_production_pxe.vmlinuz", initrds: []string{"flatcar_production_pxe_image.cpio.gz"}},
