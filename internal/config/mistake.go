@@ -1,0 +1,117 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bootd/boot"
+)
+
+// A Mistake is one thing that is wrong in the configuration.
+type Mistake struct {
+	Origin  boot.Origin `json:"origin"`
+	Message string      `json:"message"`
+	Hint    string      `json:"hint,omitempty"` // what would be right
+	Line    string      `json:"line,omitempty"` // the text of the line
+}
+
+// String writes m as a compiler would: place, message, and the line with a
+// caret under the column.
+func (m Mistake) String() string {
+	var b strings.Builder
+	if at := m.Origin.String(); at != "" {
+		b.WriteString(at + ": ")
+	}
+	b.WriteString(m.Message)
+	if m.Hint != "" {
+		b.WriteString("; " + m.Hint)
+	}
+	if m.Line != "" {
+		// Tabs are kept before the caret, so that it stands where the eye looks.
+		pad := strings.Map(func(r rune) rune {
+			if r == '\t' {
+				return r
+			}
+			return ' '
+		}, string([]rune(m.Line)[:min(max(m.Origin.Column-1, 0), len([]rune(m.Line)))]))
+		fmt.Fprintf(&b, "\n    %s\n    %s^", m.Line, pad)
+	}
+	return b.String()
+}
+
+// Mistakes are all that is wrong, in the order of files and lines.
+type Mistakes []Mistake
+
+// Error lists all of them.
+func (l Mistakes) Error() string {
+	var b strings.Builder
+	for _, m := range l {
+		b.WriteString(m.String() + "\n")
+	}
+	n := "1 mistake"
+	if len(l) != 1 {
+		n = fmt.Sprintf("%d mistakes", len(l))
+	}
+	fmt.Fprintf(&b, "%s in the configuration", n)
+	return b.String()
+}
+
+func (l Mistakes) sort() {
+	slices.SortStableFunc(l, func(a, b Mistake) int {
+		return cmp.Or(cmp.Compare(a.Origin.File, b.Origin.File), cmp.Compare(a.Origin.Line, b.Origin.Line),
+			cmp.Compare(a.Origin.Column, b.Origin.Column))
+	})
+}
+
+// suggest returns "did you mean ..." for the known word that is nearest to
+// word, or the list of what is known when none is near.
+func suggest(word string, known []string) string {
+	best, dist := "", 3
+	for _, k := range known {
+		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < dist || d == dist && best == "" {
+			if d <= max(1, len(k)/2) {
+				best, dist = k, d
+			}
+		}
+	}
+	switch {
+	case best != "":
+		return fmt.Sprintf("did you mean %q?", best)
+	case len(known) == 0:
+		return ""
+	}
+	sorted := slices.Sorted(slices.Values(known))
+	if len(sorted) > 12 {
+		sorted = append(sorted[:12], "...")
+	}
+	return "known here: " + strings.Join(sorted, ", ")
+}
+
+// distance is the number of letters to insert, remove, replace or swap with
+// their neighbour that make b of a.
+func distance(a, b string) int {
+	x, y := []rune(a), []rune(b)
+	d := make([][]int, len(x)+1)
+	for i := range d {
+		d[i] = make([]int, len(y)+1)
+		d[i][0] = i
+	}
+	for j := range y {
+		d[0][j+1] = j + 1
+	}
+	for i := 1; i <= len(x); i++ {
+		for j := 1; j <= len(y); j++ {
+			cost := 1
+			if x[i-1] == y[j-1] {
+				cost = 0
+			}
+			d[i][j] = min(d[i-1][j]+1, d[i][j-1]+1, d[i-1][j-1]+cost)
+			if i > 1 && j > 1 && x[i-1] == y[j-2] && x[i-2] == y[j-1] {
+				d[i][j] = min(d[i][j], d[i-2][j-2]+1)
+			}
+		}
+	}
+	return d[len(x)][len(y)]
+}

@@ -1,0 +1,320 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"bootd/boot"
+)
+
+// Times of leases that nobody wrote down. A system keeps its address for a
+// working day's pause; firmware never gives an address back, so what it gets
+// runs out soon.
+const (
+	leaseTime         = time.Hour
+	firmwareLeaseTime = 5 * time.Minute
+)
+
+// server reads bootd.yaml.
+func (l *loader) server(d *document, body ast.Node) {
+	c := &l.config
+	d.mapping(body, "bootd.yaml", fields{
+		"state_dir": l.path(d, &c.StateDir),
+		"networks":  func(_ string, v ast.Node) { d.list(v, func(n ast.Node) { l.network(d, n) }) },
+		"http": func(key string, v ast.Node) {
+			d.mapping(v, key, fields{"port": d.number(&c.HTTPPort, 1, 65535)})
+		},
+		"tftp": func(key string, v ast.Node) {
+			d.mapping(v, key, fields{"port": d.number(&c.TFTPPort, 1, 65535), "root": l.path(d, &c.TFTPRoot)})
+		},
+		"loaders": l.path(d, &c.Loaders),
+		"images": func(key string, v ast.Node) {
+			d.entries(v, key, func(name string, k, v ast.Node) { l.image(d, name, k, v) })
+		},
+		"unknown": func(key string, v ast.Node) {
+			if s, ok := d.text(v, key); ok {
+				l.unknown, l.unknownAt = s, located{d, v}
+			}
+		},
+		"swarm": func(key string, v ast.Node) { l.swarm(d, v) },
+		"api": func(key string, v ast.Node) {
+			d.mapping(v, key, fields{"socket": l.path(d, &c.Socket)})
+		},
+		"log": func(key string, v ast.Node) { l.log(d, v) },
+	})
+}
+
+// path reads a file's path; a relative one counts from the configuration
+// directory.
+func (l *loader) path(d *document, dst *string) func(string, ast.Node) {
+	return func(key string, v ast.Node) {
+		s, ok := d.text(v, key)
+		switch {
+		case !ok:
+		case s == "":
+			d.wrong(v, key+" is empty", "it must be a path")
+		case filepath.IsAbs(s):
+			*dst = filepath.Clean(s)
+		default:
+			*dst = filepath.Join(l.config.Dir, s)
+		}
+	}
+}
+
+func (l *loader) log(d *document, v ast.Node) {
+	level, format := "info", "text"
+	d.mapping(v, "log", fields{
+		"level":  d.one(&level, "debug", "info", "warn", "error"),
+		"format": d.one(&format, "text", "json"),
+	})
+	// The words are checked above, and slog knows all of them.
+	_ = l.config.LogLevel.UnmarshalText([]byte(level))
+	l.config.LogJSON = format == "json"
+}
+
+func (l *loader) network(d *document, n ast.Node) {
+	net := boot.Network{Mode: boot.Authoritative, LeaseTime: leaseTime, FirmwareLeaseTime: firmwareLeaseTime, Origin: d.origin(n)}
+	mode := string(net.Mode)
+	var subnet, ranges, server, router ast.Node
+	keep := func(dst *ast.Node) func(string, ast.Node) { return func(_ string, v ast.Node) { *dst = v } }
+	ok := d.mapping(n, "network", fields{
+		"name":      d.into(&net.Name),
+		"interface": d.into(&net.Interface),
+		"mode":      d.one(&mode, string(boot.Authoritative), string(boot.Off)),
+		"subnet": func(key string, v ast.Node) {
+			if p, ok := d.prefix(v, key); ok {
+				net.Subnet, subnet = p, v
+			}
+		},
+		"range":               keep(&ranges),
+		"server":              func(k string, v ast.Node) { server = v; d.addrInto(&net.Server)(k, v) },
+		"router":              func(k string, v ast.Node) { router = v; d.addrInto(&net.Router)(k, v) },
+		"dns":                 d.addrsInto(&net.DNS),
+		"ntp":                 d.addrsInto(&net.NTP),
+		"domain":              d.into(&net.Domain),
+		"mtu":                 d.number(&net.MTU, 576, 65535),
+		"lease_time":          d.duration(&net.LeaseTime, 30*time.Second, 365*24*time.Hour),
+		"firmware_lease_time": d.duration(&net.FirmwareLeaseTime, 30*time.Second, 365*24*time.Hour),
+	})
+	if !ok {
+		return
+	}
+	net.Mode = boot.Mode(mode)
+	if net.Interface == "" {
+		d.wrong(n, "this network has no interface", "add interface: eth1, where its machines are")
+	}
+	if net.Name == "" {
+		net.Name = net.Interface
+	}
+	if subnet == nil {
+		if !net.Subnet.IsValid() && l.clean(d, n) {
+			d.wrong(n, "this network has no subnet", "add subnet: 10.0.0.0/24")
+		}
+		return
+	}
+	for _, a := range []struct {
+		addr netip.Addr
+		at   ast.Node
+		what string
+	}{{net.Server, server, "server"}, {net.Router, router, "router"}} {
+		if a.addr.IsValid() && !net.Subnet.Contains(a.addr) {
+			d.wrong(a.at, fmt.Sprintf("%s %s is outside the subnet %s", a.what, a.addr, net.Subnet), "")
+		}
+	}
+	if ranges != nil {
+		d.list(ranges, func(v ast.Node) {
+			if r, ok := d.addrRange(v, net); ok {
+				net.Ranges = append(net.Ranges, r)
+			}
+		})
+	}
+	l.overlaps(d, n, net)
+	l.networks = append(l.networks, net)
+}
+
+// clean reports whether no mistake has been found in the lines from n on; a
+// network whose subnet is wrong does not also lack one.
+func (l *loader) clean(d *document, n ast.Node) bool {
+	from := d.origin(n)
+	for _, m := range l.mistakes {
+		if m.Origin.File == from.File && m.Origin.Line >= from.Line {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *document) addrRange(v ast.Node, net boot.Network) (boot.Range, bool) {
+	s, ok := d.text(v, "range")
+	if !ok {
+		return boot.Range{}, false
+	}
+	first, last, ok := strings.Cut(s, "-")
+	if !ok {
+		last = first
+	}
+	r := boot.Range{}
+	var err1, err2 error
+	r.First, err1 = netip.ParseAddr(strings.TrimSpace(first))
+	r.Last, err2 = netip.ParseAddr(strings.TrimSpace(last))
+	switch {
+	case err1 != nil || err2 != nil || !r.First.Is4() || !r.Last.Is4():
+		d.wrong(v, fmt.Sprintf("range %q is not two IPv4 addresses", s), "write it as 10.0.0.100-10.0.0.250")
+	case r.Last.Less(r.First):
+		d.wrong(v, fmt.Sprintf("range %s ends before it begins", s), fmt.Sprintf("did you mean %s-%s?", r.Last, r.First))
+	case !net.Subnet.Contains(r.First) || !net.Subnet.Contains(r.Last):
+		d.wrong(v, fmt.Sprintf("range %s is not within the subnet %s", s, net.Subnet), "")
+	case net.Subnet.Bits() < 31 && r.Contains(net.Subnet.Addr()):
+		d.wrong(v, fmt.Sprintf("range %s holds the network's own address %s", s, net.Subnet.Addr()), fmt.Sprintf("begin at %s", net.Subnet.Addr().Next()))
+	case net.Subnet.Bits() < 31 && r.Contains(broadcast(net.Subnet)):
+		d.wrong(v, fmt.Sprintf("range %s holds the broadcast address %s", s, broadcast(net.Subnet)), fmt.Sprintf("end at %s", broadcast(net.Subnet).Prev()))
+	default:
+		return r, true
+	}
+	return r, false
+}
+
+func broadcast(p netip.Prefix) netip.Addr {
+	a := p.Addr().As4()
+	for bit := p.Bits(); bit < 32; bit++ {
+		a[bit/8] |= 1 << (7 - bit%8)
+	}
+	return netip.AddrFrom4(a)
+}
+
+func (l *loader) overlaps(d *document, n ast.Node, net boot.Network) {
+	for _, other := range l.networks {
+		if other.Subnet.Overlaps(net.Subnet) {
+			d.wrong(n, fmt.Sprintf("subnet %s overlaps %s of the network at %s", net.Subnet, other.Subnet, other.Origin), "")
+		}
+		if other.Name == net.Name && net.Name != "" {
+			d.wrong(n, fmt.Sprintf("two networks are called %q, the other one at %s", net.Name, other.Origin), "give each a name: of its own")
+		}
+	}
+	for i, r := range net.Ranges {
+		for _, q := range net.Ranges[:i] {
+			if r.Contains(q.First) || q.Contains(r.First) {
+				d.wrong(n, fmt.Sprintf("ranges %s and %s overlap", q, r), "")
+			}
+		}
+	}
+}
+
+func (l *loader) swarm(d *document, v ast.Node) {
+	if _, null := v.(*ast.NullNode); null {
+		return // "swarm:" and nothing: none
+	}
+	s := &Swarm{Name: "default", Host: "unix:///var/run/docker.sock", Availability: "active", Origin: d.origin(v)}
+	d.mapping(v, "swarm", fields{
+		"name": d.into(&s.Name),
+		"host": func(key string, v ast.Node) {
+			d.into(&s.Host)(key, v)
+			if u, err := url.Parse(s.Host); err != nil || u.Scheme != "unix" && u.Scheme != "tcp" || u.Scheme == "unix" && u.Path == "" || u.Scheme == "tcp" && u.Host == "" {
+				d.wrong(v, fmt.Sprintf("host %q is not the address of a Docker engine", s.Host), "write it as unix:///var/run/docker.sock or tcp://10.0.0.2:2376")
+			}
+		},
+		"advertise":    d.into(&s.Advertise),
+		"availability": d.one(&s.Availability, "active", "pause", "drain"),
+		"address_pools": func(key string, v ast.Node) {
+			d.list(v, func(n ast.Node) {
+				if p, ok := d.prefix(n, key); ok {
+					s.AddressPools = append(s.AddressPools, p)
+				}
+			})
+		},
+		"data_path_port": d.number(&s.DataPathPort, 1024, 49151),
+	})
+	l.config.Swarm = s
+}
+
+var (
+	builtin   = regexp.MustCompile(`^(fedora-coreos/(stable|testing|next)|flatcar/(stable|beta|alpha|lts))$`)
+	hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+// image reads one entry of images.
+func (l *loader) image(d *document, name string, k, v ast.Node) {
+	s := ImageSource{Name: name, Origin: d.origin(k)}
+	family := ""
+	d.mapping(v, "image "+name, fields{
+		"family":  d.one(&family, string(boot.FedoraCoreOS), string(boot.Flatcar), string(boot.Linux)),
+		"cpu":     d.one(&s.CPU, "x86_64", "aarch64"),
+		"version": d.into(&s.Version),
+		"path":    l.path(d, &s.Path),
+		"mirror": func(key string, v ast.Node) {
+			d.into(&s.Mirror)(key, v)
+			d.checkURL(v, s.Mirror)
+		},
+		"insecure": d.yes(&s.Insecure),
+		"kernel":   func(key string, v ast.Node) { s.Kernel = d.remote(key, v) },
+		"rootfs":   func(key string, v ast.Node) { s.RootFS = d.remote(key, v) },
+		"initrds": func(key string, v ast.Node) {
+			d.list(v, func(n ast.Node) {
+				if r := d.remote(key, n); r != nil {
+					s.Initrds = append(s.Initrds, *r)
+				}
+			})
+		},
+	})
+	s.Family = boot.Family(family)
+	switch known := builtin.MatchString(name); {
+	case s.Mirror != "" && !known:
+		d.wrong(k, fmt.Sprintf("image %q cannot have a mirror", name), "only fedora-coreos/STREAM and flatcar/CHANNEL have; use path, or kernel and initrds with their digests")
+	case s.Path != "" && s.Kernel != nil:
+		d.wrong(k, fmt.Sprintf("image %q has both a path and a kernel", name), "keep one of them")
+	case !known && s.Path == "" && s.Kernel == nil:
+		d.wrong(k, fmt.Sprintf("image %q says nothing of where it is", name), "add path: DIRECTORY, or kernel: {url, sha256} and initrds")
+	case s.Kernel != nil && family == "":
+		d.wrong(k, fmt.Sprintf("image %q has no family", name), "add family: fedora-coreos, flatcar or linux")
+	}
+	l.config.Images = append(l.config.Images, s)
+}
+
+func (d *document) remote(what string, v ast.Node) *Remote {
+	var r Remote
+	if !d.mapping(v, what, fields{
+		"url":       func(key string, v ast.Node) { d.into(&r.URL)(key, v); d.checkURL(v, r.URL) },
+		"sha256":    func(key string, v ast.Node) { d.into(&r.SHA256)(key, v); d.checkDigest(v, r.SHA256) },
+		"signature": func(key string, v ast.Node) { d.into(&r.Signature)(key, v); d.checkURL(v, r.Signature) },
+	}) {
+		return nil
+	}
+	if r.URL == "" {
+		d.wrong(v, what+" has no url", "add url: and sha256:")
+	} else if r.SHA256 == "" {
+		d.wrong(v, what+" has no sha256", "add the digest that the file must have, as sha256sum prints it")
+	}
+	return &r
+}
+
+func (d *document) checkURL(v ast.Node, s string) {
+	if u, err := url.Parse(s); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		d.wrong(v, fmt.Sprintf("%q is not a URL that can be fetched", s), "write it as https://host/path")
+	}
+}
+
+func (d *document) checkDigest(v ast.Node, s string) {
+	if !hexDigest.MatchString(s) {
+		d.wrong(v, fmt.Sprintf("%q is not a SHA-256 digest", clip(s)), "it has 64 hexadecimal digits, in lower case, as sha256sum prints them")
+	}
+}
+
+func clip(s string) string {
+	if len(s) > 40 {
+		return s[:37] + "..."
+	}
+	return s
+}
+
+// defaults is what a configuration says that says nothing.
+func defaults(dir string) Config {
+	return Config{Dir: dir, StateDir: "/var/lib/bootd", HTTPPort: 80, TFTPPort: 69, Socket: "/run/bootd/bootd.sock", LogLevel: slog.LevelInfo}
+}
