@@ -18,7 +18,8 @@ type memory struct {
 	boots  map[boot.MAC]*boot.Timeline
 	invs   map[boot.MAC]boot.Inventory
 	next   int
-	broken bool // Commit fails
+	broken bool   // Commit fails
+	before func() // called before a Commit; nil: not
 }
 
 func newMemory() *memory {
@@ -69,6 +70,9 @@ func (m *memory) Record(e boot.Event) {
 }
 
 func (m *memory) Commit(ctx context.Context, e boot.Event) (boot.Timeline, error) {
+	if m.before != nil {
+		m.before()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.broken {

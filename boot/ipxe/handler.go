@@ -105,7 +105,8 @@ type answer struct {
 	body   []byte // nil for HEAD where the body would cost something
 	allow  string // of 405: the methods that are possible
 	retry  time.Duration
-	// sent is called when a GET has the whole body, or a POST its answer.
+	// sent is called when the client has the whole body. Answers to HEAD have
+	// none.
 	sent func(took time.Duration)
 }
 
@@ -215,7 +216,7 @@ func (h *Handler) write(w http.ResponseWriter, q request, a answer, start time.T
 	}
 	took := time.Since(start)
 	h.access(q, a.status, int64(len(a.body)), took)
-	if err == nil && a.sent != nil && !q.head {
+	if err == nil && a.sent != nil {
 		a.sent(took)
 	}
 }

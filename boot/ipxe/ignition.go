@@ -52,7 +52,7 @@ func (h *Handler) render(q request, tl boot.Timeline, wrap bool) answer {
 			ReportURL: q.base + "/report/" + h.Tickets.Report(tl.ID, tl.MAC),
 		})
 	}
-	e := boot.Event{MAC: tl.MAC, Client: configClient(wrap), Addr: q.addr, Time: time.Now()}
+	e := boot.Event{MAC: tl.MAC, Boot: tl.ID, Client: configClient(wrap), Addr: q.addr, Time: time.Now()}
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrNotYet):
@@ -88,7 +88,9 @@ func (h *Handler) render(q request, tl boot.Timeline, wrap bool) answer {
 func (h *Handler) refuse(q request, mac boot.MAC, why string) answer {
 	e := boot.Event{Time: time.Now(), MAC: mac, Stage: boot.Refused, Text: "Ignition config asked for from " + q.addr.String() + ": " + why}
 	if mac.IsZero() {
-		e.Addr = q.addr // the recorder finds out who has it
+		// The recorder finds out who has it. Otherwise it would take this for
+		// the address of the machine, and that may be the very point.
+		e.Addr = q.addr
 	}
 	h.Boots.Record(e)
 	h.Log.Warn("Ignition config refused", "mac", mac, "addr", q.addr, "err", why)
@@ -110,26 +112,13 @@ func past(tl boot.Timeline) (boot.Stage, bool) {
 	return tl.Steps[i].Stage, true
 }
 
-// waited reports whether the machine asked in time, was told to wait and has
-// kept asking: then its ticket has not run out through its own fault.
+// waited reports whether the machine was told to wait, not longer ago than a
+// ticket lasts: it has kept asking, so its ticket has not run out through its own
+// fault.
 func (h *Handler) waited(tl boot.Timeline) bool {
-	var asked, told time.Time
-	for _, s := range tl.Steps {
-		switch s.Stage {
-		case boot.Script:
-			asked = later(asked, s.Last)
-		case boot.Waiting:
-			told = later(told, s.Last)
-		}
-	}
-	return told.After(asked) && time.Since(told) < h.TicketLife
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
+	return slices.ContainsFunc(tl.Steps, func(s boot.Step) bool {
+		return s.Stage == boot.Waiting && time.Since(s.Last) < h.TicketLife
+	})
 }
 
 func configType(wrap bool) string {

@@ -2,7 +2,11 @@ package ipxe
 
 import (
 	"errors"
+	"io"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -48,4 +52,65 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept: %v", err)
 	}
+}
+
+// TestSendInPieces: what a connection takes from a reader is what it was to take,
+// no byte more, and the reader stands where it should.
+func TestSendInPieces(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	text := strings.Repeat("0123456789abcdef", 3*stallBytes/16) + "end"
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{0, 1, stallBytes - 1, stallBytes, stallBytes + 1, 2 * stallBytes, len(text) - 1, len(text)} {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		limited := &io.LimitedReader{R: f, N: int64(want)}
+		n, got := send(t, limited)
+		at, _ := f.Seek(0, io.SeekCurrent)
+		if n != int64(want) || limited.N != 0 || at != int64(want) || got != text[:want] {
+			t.Errorf("%d bytes: sent %d, received %d, left %d, at %d", want, n, len(got), limited.N, at)
+		}
+		f.Close()
+	}
+	if n, got := send(t, strings.NewReader(text)); n != int64(len(text)) || got != text {
+		t.Errorf("without a limit: sent %d, received %d", n, len(got))
+	}
+	short := &io.LimitedReader{R: strings.NewReader(text), N: 1 << 40}
+	if n, got := send(t, short); n != int64(len(text)) || got != text || short.N != 1<<40-n {
+		t.Errorf("from a reader that ends early: sent %d, received %d", n, len(got))
+	}
+}
+
+// send sends r over a connection, and returns what arrives.
+func send(t *testing.T, r io.Reader) (int64, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	received := make(chan string)
+	go func() {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			received <- err.Error()
+			return
+		}
+		defer c.Close()
+		b, _ := io.ReadAll(c)
+		received <- string(b)
+	}()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := (&conn{TCPConn: c.(*net.TCPConn)}).ReadFrom(r)
+	c.Close()
+	if err != nil {
+		t.Error(err)
+	}
+	return n, <-received
 }

@@ -299,6 +299,9 @@ func TestRefusedConfigs(t *testing.T) {
 						}
 					}
 				}
+				if tl, _ := w.boots.Current(node1); tl.Addr != addr1 {
+					t.Errorf("the machine is thought to be at %s now", tl.Addr)
+				}
 				got := w.boots.text(node1, boot.Refused)
 				if !strings.Contains(got, tt.refused) || (got == "") != (tt.refused == "") {
 					t.Errorf("the timeline says %q, want %q", got, tt.refused)
@@ -397,7 +400,7 @@ func TestReports(t *testing.T) {
 		w.powerOn(node1, addr1)
 		ticket, _ := w.bootTo(node1, addr1)
 		w.get(addr1, "/ignition/"+ticket)
-		return strings.TrimPrefix(w.renders[0].ReportURL, base)
+		return strings.TrimPrefix(w.renders[len(w.renders)-1].ReportURL, base)
 	}
 	for name, tt := range map[string]struct {
 		body string
@@ -438,6 +441,13 @@ func TestReports(t *testing.T) {
 		t.Errorf("with a full disk: %d %v", rec.Code, rec.Header())
 	}
 	w.boots.broken = false
+	// It is switched off and on while its report is on the way.
+	w.boots.before = func() { w.powerOn(node1, addr1) }
+	if rec := w.do("POST", addr1, path, `{"stage":"left"}`); rec.Code != 409 {
+		t.Errorf("overtaken by a new boot: %d %s", rec.Code, rec.Body)
+	}
+	w.boots.before = nil
+	path = ticketOf(w)
 	if rec := w.do("GET", addr1, path, ""); rec.Code != 405 || rec.Header().Get("Allow") != "POST" {
 		t.Errorf("GET: %d %v", rec.Code, rec.Header())
 	}

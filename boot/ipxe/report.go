@@ -65,7 +65,7 @@ func (h *Handler) report(w http.ResponseWriter, q request, ticket string) answer
 		return text(http.StatusBadRequest, plain(err.Error()))
 	}
 	tl, err = h.Boots.Commit(q.Context(), boot.Event{
-		Time: time.Now(), MAC: t.MAC, Stage: rep.Stage, Client: boot.System, Addr: q.addr,
+		Time: time.Now(), MAC: t.MAC, Boot: tl.ID, Stage: rep.Stage, Client: boot.System, Addr: q.addr,
 		Node: rep.Node, Text: rep.Text,
 	})
 	switch {
