@@ -128,6 +128,13 @@ type request struct {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	q := request{Request: r, addr: clientAddr(r), base: baseURL(r), head: r.Method == http.MethodHead}
+	if r.ContentLength != 0 {
+		// Only reports have a body, and a short one. Who sends it slowly, or
+		// sends one elsewhere, would hold the connection. Not every
+		// ResponseWriter can set a deadline.
+		_ = http.NewResponseController(w).SetReadDeadline(start.Add(headerTimeout))
+		w.Header().Set("Connection", "close")
+	}
 	if h.stream(w, q) {
 		return
 	}

@@ -57,9 +57,6 @@ func (h *Handler) report(w http.ResponseWriter, q request, ticket string) answer
 	if !ok || !t.Of(tl.ID) {
 		return text(http.StatusConflict, "this ticket is of an earlier boot")
 	}
-	// A client that sends slowly would hold the connection; not every
-	// ResponseWriter can set a deadline.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout))
 	rep, err := parseReport(http.MaxBytesReader(w, q.Body, maxReport))
 	if err != nil {
 		return text(http.StatusBadRequest, plain(err.Error()))

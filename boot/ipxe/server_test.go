@@ -212,6 +212,23 @@ func TestHeadersAreBounded(t *testing.T) {
 	}
 }
 
+// TestUnwantedBody is about a client that announces a body where there is none to
+// be, and does not send it: it is answered, and the connection ends.
+func TestUnwantedBody(t *testing.T) {
+	w := newWorld(t)
+	s, _ := serve(t, w.handler, "127.0.0.1:0")
+	conn, err := net.Dial("tcp", s.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET /boot.ipxe HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
+	b, err := io.ReadAll(conn) // ends when the server closes
+	if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200 ") || !strings.Contains(string(b), "Connection: close") {
+		t.Errorf("%v: %.300s", err, b)
+	}
+}
+
 func BenchmarkScriptOverTCP(b *testing.B) {
 	w := newWorld(b)
 	w.network = nil

@@ -121,7 +121,9 @@ func errorPacket(code uint16, text string) []byte {
 func cleanName(name string) (string, bool) {
 	// Firmware that takes the boot file from DHCP option 67 without looking
 	// at its length sends the end-of-options byte too.
-	name = strings.TrimRight(name, "\xff")
+	for strings.HasSuffix(name, "\xff") {
+		name = name[:len(name)-1]
+	}
 	name = strings.ReplaceAll(name, `\`, "/")
 	for i := range len(name) {
 		if name[i] < ' ' || name[i] == 0x7f {
