@@ -1,0 +1,137 @@
+package swarm
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"bootd/boot"
+)
+
+// DefaultHost is where the local engine listens.
+const DefaultHost = "unix:///var/run/docker.sock"
+
+// DefaultGrace is how long a node may be down before it is removed. A node
+// that has been removed cannot come back without booting again, so it is
+// longer than a switch takes to restart.
+const DefaultGrace = 5 * time.Minute
+
+// Config is what a [Swarm] is to be.
+type Config struct {
+	Name string // among several; for logs
+	Host string // of the manager's engine: unix:///path or tcp://address:port; empty: DefaultHost
+
+	// Init is how the swarm is made if the engine is in none. Its
+	// availability, unless empty, is also kept later.
+	Init  Init
+	Grace time.Duration // see [Policy]; 0: DefaultGrace
+
+	// Machines lists the machines that are to be in this swarm, as of now.
+	// Called often, from one goroutine.
+	Machines func() []Machine
+	// Record is told when a machine's node becomes ready and when one is
+	// removed. Called from one goroutine.
+	Record func(boot.Event)
+	Log    *slog.Logger
+}
+
+// ErrNotReady is in the error of [Swarm.Join] and [Swarm.Nodes] while there is
+// no swarm to speak of: asking again later may help.
+var ErrNotReady = errors.New("the swarm is not ready")
+
+// JoinInfo is what a machine needs to join.
+type JoinInfo struct {
+	Addr  string `json:"addr"`  // of a manager: 10.0.0.1:2377
+	Token string `json:"token"` // a secret
+}
+
+// A Phase is how far a [Swarm] is.
+type Phase string
+
+// The phases of a Swarm.
+const (
+	Waiting Phase = "waiting" // for something that Status.Text names
+	Ready   Phase = "ready"
+)
+
+// Status is how a [Swarm] is at the moment.
+type Status struct {
+	Name    string    `json:"name,omitempty"`
+	Host    string    `json:"host"`
+	Phase   Phase     `json:"phase"`
+	Text    string    `json:"text,omitempty"` // what is wrong and what helps; empty when all is well
+	Since   time.Time `json:"since"`          // of Phase and Text
+	Swarm   string    `json:"swarm,omitempty"`
+	Node    string    `json:"node,omitempty"` // the engine's own
+	Addr    string    `json:"addr,omitempty"` // where machines join
+	Engine  string    `json:"engine,omitempty"`
+	Notices []string  `json:"notices,omitempty"` // nodes that are left as they are, and why
+}
+
+// judge says what to do about an engine: make a swarm, go on (text is empty),
+// or wait for what text says.
+func judge(i Info, host string) (makeSwarm bool, text string) {
+	switch {
+	case i.State == Inactive:
+		return true, ""
+	case i.State == Pending:
+		return false, "the engine at " + host + " is still starting its part of the swarm"
+	case i.State == Locked:
+		return false, "the swarm's data on the engine at " + host + " is locked: unlock it (docker swarm unlock)"
+	case i.State == Error:
+		return false, fmt.Sprintf("the engine at %s cannot take part in its swarm: %s: "+
+			"repair it, or give the swarm up (docker swarm leave --force) and a new one is made", host, i.Error)
+	case i.State != Member:
+		return false, fmt.Sprintf("the engine at %s says that its swarm is %q, which is not known here", host, i.State)
+	case !i.Manager:
+		return false, "the engine at " + host + " is a worker of another swarm: " +
+			"name a manager of that swarm in swarm.host, promote this node there (docker node promote), " +
+			"or take it out (docker swarm leave)"
+	}
+	return false, ""
+}
+
+// explain says what an engine's error means and what helps.
+func explain(err error, host string) string {
+	text := fmt.Sprintf("the engine at %s does not answer as it should: %s", host, err)
+	says := func(s string) bool { return strings.Contains(strings.ToLower(err.Error()), s) }
+	path, local := strings.CutPrefix(host, "unix://")
+	switch {
+	case errors.Is(err, ErrNoLeader):
+		return fmt.Sprintf("%s: start them again, or make this one the only one (docker swarm init --force-new-cluster)", err)
+	case says("permission denied"):
+		return fmt.Sprintf("bootd may not open %s: add its user to the group that owns the socket (usually docker)", path)
+	case local && (says("no such file") || says("cannot connect") || says("refused")):
+		return fmt.Sprintf("no Docker engine at %s: install it (docker.io) or start it (systemctl start docker)", host)
+	case says("cannot connect") || says("refused") || says("deadline") || says("timeout"):
+		return text + ": is it running, and does it listen there?"
+	case says("advertise"):
+		return fmt.Sprintf("cannot make a swarm on the engine at %s: %s: set swarm.advertise to the address that machines reach it at", host, err)
+	}
+	return text
+}
+
+// fixed lists what differs between configuration and swarm and cannot be
+// changed while the swarm exists.
+func fixed(want Init, have Info) []string {
+	var out []string
+	differ := func(key, want, have string) {
+		out = append(out, fmt.Sprintf("%s is %s in the configuration and %s in the swarm; it is set when a swarm is made and cannot be changed", key, want, have))
+	}
+	if a, err := netip.ParseAddr(want.Advertise); err == nil {
+		if have, err := netip.ParseAddrPort(have.Addr); err == nil && have.Addr() != a {
+			differ("swarm.advertise", a.String(), have.Addr().String())
+		}
+	}
+	if want.DataPathPort != 0 && have.DataPathPort != 0 && want.DataPathPort != have.DataPathPort {
+		differ("swarm.data_path_port", fmt.Sprint(want.DataPathPort), fmt.Sprint(have.DataPathPort))
+	}
+	if len(want.AddressPools) > 0 && len(have.AddressPools) > 0 && !slices.Equal(want.AddressPools, have.AddressPools) {
+		differ("swarm.address_pools", fmt.Sprint(want.AddressPools), fmt.Sprint(have.AddressPools))
+	}
+	return out
+}

@@ -1,0 +1,230 @@
+package swarm
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+	dockerswarm "github.com/docker/docker/api/types/swarm"
+	"github.com/docker/docker/client"
+
+	"bootd/boot"
+)
+
+// swarmPort is where managers listen for nodes unless told otherwise.
+const swarmPort = "2377"
+
+// docker is an [Engine] that is a Docker engine.
+type docker struct {
+	host string
+	// A client settles on an API version at its first request. After an
+	// upgrade of the engine that version may not be spoken any more, so each
+	// time the engine goes away there is a new client.
+	cli atomic.Pointer[client.Client]
+}
+
+func newDocker(host string) (*docker, error) {
+	d := &docker{host: host}
+	if scheme, _, ok := strings.Cut(host, "://"); !ok || scheme != "unix" && scheme != "tcp" {
+		return nil, fmt.Errorf("cannot use Docker engine %q: write unix:///path/to/docker.sock or tcp://address:port", host)
+	}
+	if err := d.renew(); err != nil {
+		return nil, fmt.Errorf("cannot use Docker engine %q: %w", host, err)
+	}
+	return d, nil
+}
+
+func (d *docker) renew() error {
+	c, err := client.NewClientWithOpts(client.WithHost(d.host), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return err
+	}
+	if old := d.cli.Swap(c); old != nil {
+		_ = old.Close() // closes idle connections only
+	}
+	return nil
+}
+
+// Info implements [Membership].
+func (d *docker) Info(ctx context.Context) (Info, error) {
+	cli := d.cli.Load()
+	in, err := cli.Info(ctx)
+	if err != nil {
+		return Info{}, classify(err)
+	}
+	i := Info{
+		State: LocalState(in.Swarm.LocalNodeState), Error: in.Swarm.Error, Manager: in.Swarm.ControlAvailable,
+		Node: in.Swarm.NodeID, Version: in.ServerVersion,
+	}
+	if t, err := time.Parse(time.RFC3339Nano, in.SystemTime); err == nil {
+		i.Time = t
+	}
+	if i.State != Member || !i.Manager {
+		return i, nil
+	}
+	sw, err := cli.SwarmInspect(ctx)
+	if err != nil {
+		return Info{}, classify(err)
+	}
+	i.Addr = joinAddr(in.Swarm)
+	i.Swarm = sw.ID
+	i.Tokens = map[boot.Role]string{boot.Worker: sw.JoinTokens.Worker, boot.Manager: sw.JoinTokens.Manager}
+	i.DataPathPort = uint16(sw.DataPathPort)
+	for _, p := range sw.DefaultAddrPool {
+		if pool, err := netip.ParsePrefix(p); err == nil {
+			i.AddressPools = append(i.AddressPools, pool)
+		}
+	}
+	return i, nil
+}
+
+// joinAddr finds where the engine itself listens for nodes.
+func joinAddr(in dockerswarm.Info) string {
+	for _, p := range in.RemoteManagers {
+		if p.NodeID == in.NodeID {
+			return p.Addr
+		}
+	}
+	if in.NodeAddr == "" {
+		return ""
+	}
+	return net.JoinHostPort(in.NodeAddr, swarmPort)
+}
+
+// Init implements [Membership].
+func (d *docker) Init(ctx context.Context, o Init) error {
+	req := dockerswarm.InitRequest{
+		ListenAddr:    "0.0.0.0:" + swarmPort,
+		AdvertiseAddr: o.Advertise,
+		DataPathPort:  uint32(o.DataPathPort),
+		Availability:  dockerswarm.NodeAvailability(o.Availability),
+	}
+	for _, p := range o.AddressPools {
+		req.DefaultAddrPool = append(req.DefaultAddrPool, p.String())
+	}
+	_, err := d.cli.Load().SwarmInit(ctx, req)
+	return classify(err)
+}
+
+// Watch implements [Membership].
+func (d *docker) Watch(ctx context.Context, changed func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	messages, errs := d.cli.Load().Events(ctx, events.ListOptions{
+		Filters: filters.NewArgs(filters.Arg("type", string(events.NodeEventType))),
+	})
+	defer func() {
+		cancel()
+		for range errs { // until the client's goroutine has ended
+		}
+	}()
+	select {
+	case err := <-errs:
+		return d.gone(err)
+	default:
+	}
+	changed()
+	for {
+		select {
+		case <-messages:
+			changed()
+		case err := <-errs:
+			return d.gone(err)
+		}
+	}
+}
+
+func (d *docker) gone(err error) error {
+	if err := d.renew(); err != nil {
+		return err
+	}
+	return classify(err)
+}
+
+// Nodes implements [Registry].
+func (d *docker) Nodes(ctx context.Context) ([]Node, error) {
+	list, err := d.cli.Load().NodeList(ctx, dockerswarm.NodeListOptions{})
+	if err != nil {
+		return nil, classify(err)
+	}
+	nodes := make([]Node, 0, len(list))
+	for _, n := range list {
+		nodes = append(nodes, convert(n))
+	}
+	return nodes, nil
+}
+
+func convert(n dockerswarm.Node) Node {
+	out := Node{
+		ID: n.ID, Version: n.Version.Index, Hostname: n.Description.Hostname, State: NodeState(n.Status.State),
+		Created: n.CreatedAt, Addr: n.Status.Addr, Engine: n.Description.Engine.EngineVersion,
+		Spec: Spec{
+			Name: n.Spec.Name, Labels: n.Spec.Labels,
+			Availability: Availability(n.Spec.Availability), Role: boot.Role(n.Spec.Role),
+		},
+	}
+	if out.State == NodeDown {
+		// Docker keeps no time of its own for this. Whatever else has changed
+		// since makes it seem down for less long, never for longer.
+		out.DownSince = n.UpdatedAt
+	}
+	if m := n.ManagerStatus; m != nil {
+		out.Manager, out.Leader = true, m.Leader
+		out.Reachable = m.Reachability == dockerswarm.ReachabilityReachable
+	}
+	return out
+}
+
+// Tasks implements [Registry].
+func (d *docker) Tasks(ctx context.Context) (map[string]int, error) {
+	list, err := d.cli.Load().TaskList(ctx, dockerswarm.TaskListOptions{
+		Filters: filters.NewArgs(filters.Arg("desired-state", "running")),
+	})
+	if err != nil {
+		return nil, classify(err)
+	}
+	tasks := map[string]int{}
+	for _, t := range list {
+		if t.Status.State == dockerswarm.TaskStateRunning {
+			tasks[t.NodeID]++
+		}
+	}
+	return tasks, nil
+}
+
+// SetNode implements [Registry].
+func (d *docker) SetNode(ctx context.Context, id string, version uint64, s Spec) error {
+	return classify(d.cli.Load().NodeUpdate(ctx, id, dockerswarm.Version{Index: version}, dockerswarm.NodeSpec{
+		Annotations:  dockerswarm.Annotations{Name: s.Name, Labels: s.Labels},
+		Role:         dockerswarm.NodeRole(s.Role),
+		Availability: dockerswarm.NodeAvailability(s.Availability),
+	}))
+}
+
+// RemoveNode implements [Registry].
+func (d *docker) RemoveNode(ctx context.Context, id string) error {
+	return classify(d.cli.Load().NodeRemove(ctx, id, dockerswarm.NodeRemoveOptions{}))
+}
+
+// classify gives the engine's errors the names that this package asks for.
+// Some are known by their text alone: swarmkit's come through Docker as
+// internal errors.
+func classify(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errdefs.IsConflict(err), strings.Contains(err.Error(), "update out of sequence"):
+		return fmt.Errorf("%w (%w)", ErrConflict, err)
+	case errdefs.IsNotFound(err):
+		return fmt.Errorf("%w (%w)", ErrNoNode, err)
+	case strings.Contains(err.Error(), "swarm does not have a leader"):
+		return fmt.Errorf("%w (%w)", ErrNoLeader, err)
+	}
+	return err
+}
