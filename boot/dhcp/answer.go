@@ -1,0 +1,291 @@
+package dhcp
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"bootd/boot"
+	"bootd/boot/lease"
+)
+
+const (
+	// hold is how long an offered address is kept for its client. Firmware
+	// retries for up to a minute.
+	hold = 2 * time.Minute
+	// quarantine is how long an address that a client found in use is left
+	// alone.
+	quarantine = time.Hour
+)
+
+// A Policy decides how requests are answered.
+type Policy struct {
+	Catalog func() *boot.Catalog
+	// Remembered is what is known of a machine from before, such as its serial
+	// number, which DHCP does not tell.
+	Remembered func(boot.MAC) boot.Inventory
+	Leases     *lease.Table
+	Loaders    func(name string) bool // which iPXE builds are there
+	HTTPPort   uint16                 // of what machines fetch
+}
+
+// A Link is where a packet came in.
+type Link struct {
+	Interface string
+	Addrs     []netip.Prefix // of the interface, IPv4
+}
+
+// An Answer is what to do about a request.
+type Answer struct {
+	Reply   []byte         // the packet; nil: none is sent
+	To      netip.AddrPort // its destination
+	MAC     boot.MAC       // set when To is an address that the client does not have yet
+	Durable bool           // leases must be flushed before it is sent
+	Event   boot.Event     // what happened; without a Stage, nothing worth telling
+	Why     string         // for the log, when there is no reply
+}
+
+// Answer decides about one request.
+func (p Policy) Answer(r Request, link Link, now time.Time) Answer {
+	q, err := p.query(r, link, now)
+	if err != nil {
+		return Answer{Why: err.Error()}
+	}
+	switch r.Type {
+	case dhcpv4.MessageTypeDiscover:
+		return q.discover()
+	case dhcpv4.MessageTypeRequest:
+		return q.request()
+	case dhcpv4.MessageTypeDecline:
+		return q.decline()
+	case dhcpv4.MessageTypeRelease:
+		return q.release()
+	case dhcpv4.MessageTypeInform:
+		return q.inform()
+	}
+	return Answer{Why: "a " + r.Type.String() + " needs no answer"}
+}
+
+// A query is a request with everything that decides about it.
+type query struct {
+	Policy
+	Request
+	now     time.Time
+	network *boot.Network
+	server  netip.Addr // bootd's own address there
+	to      boot.Assignment
+	pool    lease.Pool
+}
+
+func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
+	catalog := p.Catalog()
+	n := network(catalog, r, link)
+	if n == nil {
+		if r.Link.IsValid() {
+			return nil, fmt.Errorf("relayed from %s, which lies in none of the networks", r.Link)
+		}
+		return nil, fmt.Errorf("interface %s has no network", link.Interface)
+	}
+	if n.Mode != boot.Authoritative {
+		return nil, fmt.Errorf("network %s is %s", n.Name, n.Mode)
+	}
+	q := &query{Policy: p, Request: r, now: now, network: n, server: ServerAddr(n, link)}
+	if !q.server.IsValid() {
+		return nil, fmt.Errorf("interface %s has no IPv4 address", link.Interface)
+	}
+	inv := p.Remembered(r.MAC).Merge(r.Inventory())
+	// Whether an entry with a subnet matches is decided by where the machine
+	// is now, not by the address it had before.
+	inv.Addr = n.Subnet.Addr()
+	// An undecided entry does not keep a machine from getting an address; what
+	// it boots is refused later, with the reason, where a person can see it.
+	q.to, _ = catalog.Assign(inv)
+	q.pool = lease.Pool{
+		Network: n.Name,
+		Ranges:  n.Ranges,
+		Reserved: func(a netip.Addr) bool {
+			return a == q.server || a == n.Router || catalog.Reserved(a) != nil
+		},
+	}
+	if m := q.to.Machine; m != nil && n.Subnet.Contains(m.IP) && len(m.Match.MAC) > 0 {
+		q.pool.Own = m.IP
+	}
+	return q, nil
+}
+
+// network finds the network that a client is on: the one that the relay agent
+// names, or one of the interface's; among several of those, the one that the
+// client's address lies in.
+func network(c *boot.Catalog, r Request, link Link) *boot.Network {
+	if r.Link.IsValid() {
+		return c.NetworkOf(r.Link)
+	}
+	var first *boot.Network
+	for i := range c.Networks {
+		n := &c.Networks[i]
+		if n.Interface != link.Interface {
+			continue
+		}
+		if r.Has.IsValid() && n.Subnet.Contains(r.Has) {
+			return n
+		}
+		if first == nil {
+			first = n
+		}
+	}
+	return first
+}
+
+// ServerAddr is bootd's own address for the machines of a network: as
+// configured, or the one of the interface that lies in the subnet, or, behind a
+// relay agent, the interface's first.
+func ServerAddr(n *boot.Network, link Link) netip.Addr {
+	if n.Server.IsValid() {
+		return n.Server
+	}
+	for _, a := range link.Addrs {
+		if n.Subnet.Contains(a.Addr()) {
+			return a.Addr()
+		}
+	}
+	if n.Interface != link.Interface && len(link.Addrs) > 0 {
+		return link.Addrs[0].Addr()
+	}
+	return netip.Addr{}
+}
+
+func (q *query) discover() Answer {
+	l, err := q.Leases.Offer(q.pool, q.MAC, q.Asked, hold, q.now)
+	if err != nil {
+		return Answer{Why: err.Error(), Event: q.event(boot.Failed, netip.Addr{}, err.Error())}
+	}
+	m, file := q.reply(dhcpv4.MessageTypeOffer, l.Addr)
+	q.leaseTimes(m)
+	return q.send(m, q.event(boot.Offered, l.Addr, q.describe(file)), false)
+}
+
+// request answers the four states in which a client asks for an address
+// (RFC 2131 section 4.3.2).
+func (q *query) request() Answer {
+	want := q.Asked
+	switch {
+	case q.Server.IsValid() && q.Server != q.server:
+		return Answer{Why: "chose the server " + q.Server.String()}
+	case q.Server.IsValid(): // SELECTING
+		if !want.IsValid() {
+			want = q.Has // some firmware says it there
+		}
+	case want.IsValid(): // INIT-REBOOT
+	default: // RENEWING, REBINDING
+		want = q.Has
+	}
+	if !want.IsValid() {
+		return Answer{Why: "asks for no address"}
+	}
+	if !q.network.Subnet.Contains(want) {
+		return q.nak(want, fmt.Sprintf("%s is not on network %s (%s)", want, q.network.Name, q.network.Subnet))
+	}
+	l, err := q.Leases.Bind(q.pool, q.MAC, want, q.Host, q.leaseTime(), q.now)
+	switch {
+	case errors.Is(err, lease.ErrTaken):
+		return q.nak(want, want.String()+" belongs to another machine")
+	case errors.Is(err, lease.ErrNotAllowed):
+		return q.nak(want, want.String()+" is not an address that this machine can have")
+	case err != nil:
+		return Answer{Why: err.Error()}
+	}
+	m, file := q.reply(dhcpv4.MessageTypeAck, l.Addr)
+	q.leaseTimes(m)
+	return q.send(m, q.event(boot.Leased, l.Addr, q.describe(file)), true)
+}
+
+func (q *query) decline() Answer {
+	if q.Server.IsValid() && q.Server != q.server {
+		return Answer{Why: "declines an address of the server " + q.Server.String()}
+	}
+	if !q.Leases.Decline(q.network.Name, q.MAC, q.Asked, quarantine, q.now) {
+		return Answer{Why: fmt.Sprintf("declines %s, which it was not given", q.Asked)}
+	}
+	why := fmt.Sprintf("found %s in use by another machine; it is left alone for %s", q.Asked, quarantine)
+	return Answer{Why: why, Durable: true, Event: q.event(boot.Failed, netip.Addr{}, why)}
+}
+
+func (q *query) release() Answer {
+	if !q.Leases.Release(q.network.Name, q.MAC, q.Has, q.now) {
+		return Answer{Why: fmt.Sprintf("releases %s, which it does not have", q.Has)}
+	}
+	return Answer{Why: "released " + q.Has.String(), Durable: true}
+}
+
+// inform answers a client that has an address from elsewhere and wants the
+// rest (RFC 2131 section 4.3.5): no address, no lease.
+func (q *query) inform() Answer {
+	if !q.Has.IsValid() {
+		return Answer{Why: "informs without an address"}
+	}
+	m, _ := q.reply(dhcpv4.MessageTypeAck, netip.Addr{})
+	return q.send(m, boot.Event{}, false)
+}
+
+func (q *query) nak(a netip.Addr, why string) Answer {
+	m := q.blank(dhcpv4.MessageTypeNak)
+	m.UpdateOption(dhcpv4.OptMessage(why))
+	// The client may have no usable address; through a relay the flag makes
+	// the agent broadcast (RFC 2131 section 4.3.2).
+	to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), clientPort)
+	if q.Relay.IsValid() {
+		m.SetBroadcast()
+		to = netip.AddrPortFrom(q.Relay, serverPort)
+	}
+	return Answer{Reply: pack(m), To: to, Event: q.event(boot.Refused, netip.Addr{}, why)}
+}
+
+func (q *query) event(s boot.Stage, a netip.Addr, text string) boot.Event {
+	return boot.Event{Time: q.now, MAC: q.MAC, Stage: s, Client: q.Client, Addr: a, Text: text, Inventory: q.Inventory()}
+}
+
+// describe says in a word who asked and what it is to boot.
+func (q *query) describe(file string) string {
+	switch {
+	case q.Client == boot.System || q.Client == boot.Initramfs:
+		return q.Class
+	case file == "":
+		return fmt.Sprintf("%s: no loader for this firmware; install the package ipxe", q.Arch)
+	}
+	return q.Arch.String() + ": " + file
+}
+
+func (q *query) leaseTime() time.Duration {
+	if q.Client == boot.Firmware || q.Client == boot.IPXE {
+		return q.network.FirmwareLeaseTime
+	}
+	return q.network.LeaseTime
+}
+
+const (
+	serverPort = 67
+	clientPort = 68
+)
+
+// send addresses a reply (RFC 2131 section 4.1).
+func (q *query) send(m *dhcpv4.DHCPv4, e boot.Event, durable bool) Answer {
+	a := Answer{Reply: pack(m), Event: e, Durable: durable}
+	to := addr(m.YourIPAddr)
+	switch {
+	case q.Relay.IsValid():
+		a.To = netip.AddrPortFrom(q.Relay, serverPort)
+	case q.Has.IsValid():
+		a.To = netip.AddrPortFrom(q.Has, clientPort)
+	case q.Broadcast || !to.IsValid():
+		a.To = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), clientPort)
+	default:
+		a.To, a.MAC = netip.AddrPortFrom(to, clientPort), q.MAC
+	}
+	return a
+}
+
+func ip(a netip.Addr) net.IP { return net.IP(a.AsSlice()) }

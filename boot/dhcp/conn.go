@@ -1,0 +1,176 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+
+	"bootd/boot"
+)
+
+// A Conn carries DHCP packets of one interface.
+type Conn interface {
+	// Receive waits for packets and copies them into bufs. It returns how
+	// many there were and sets their lengths in sizes. It fails for good, with
+	// net.ErrClosed, once the Conn is closed.
+	Receive(bufs [][]byte, sizes []int) (int, error)
+	// Send sends answers. Those that cannot be sent are left out and named in
+	// the error.
+	Send([]Answer) error
+	Close() error
+}
+
+// batch is how many packets are moved with one system call.
+const batch = 64
+
+// A socket is a Conn on a real interface. It receives broadcasts and unicasts
+// that arrive there, and no others.
+type socket struct {
+	conn  *net.UDPConn
+	pc    *ipv4.PacketConn
+	iface string
+	in    []ipv4.Message
+	noARP bool // entries cannot be made: answers are broadcast instead
+}
+
+// open binds port 67 on an interface.
+func open(iface string) (*socket, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = errors.Join(
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
+				unix.BindToDevice(int(fd), iface),
+			)
+			// Room for a rack that is switched on at once. It is no error if
+			// the system allows less.
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20)
+		})
+		return errors.Join(err, failed)
+	}}
+	c, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf(":%d", serverPort))
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return nil, fmt.Errorf("cannot answer DHCP on %s: another DHCP server has port 67; stop it (ss -lunp 'sport = 67' shows which)", iface)
+	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
+		return nil, fmt.Errorf("cannot answer DHCP on %s: %w; bootd needs CAP_NET_BIND_SERVICE and CAP_NET_RAW", iface, err)
+	case err != nil:
+		return nil, fmt.Errorf("cannot answer DHCP on %s: %w", iface, err)
+	}
+	u := c.(*net.UDPConn)
+	s := &socket{conn: u, pc: ipv4.NewPacketConn(u), iface: iface, in: make([]ipv4.Message, batch)}
+	for i := range s.in {
+		s.in[i].Buffers = make([][]byte, 1)
+	}
+	return s, nil
+}
+
+// linkOf describes an interface as it is now.
+func linkOf(iface string) (Link, error) {
+	i, err := net.InterfaceByName(iface)
+	if err != nil {
+		return Link{}, fmt.Errorf("there is no interface %s; `ip link` shows which there are", iface)
+	}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return Link{}, fmt.Errorf("cannot read the addresses of interface %s: %w", iface, err)
+	}
+	l := Link{Interface: iface}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP.To4()); ok {
+				ones, _ := n.Mask.Size()
+				l.Addrs = append(l.Addrs, netip.PrefixFrom(ip, ones))
+			}
+		}
+	}
+	return l, nil
+}
+
+func (s *socket) Receive(bufs [][]byte, sizes []int) (int, error) {
+	in := s.in[:min(len(bufs), len(s.in))]
+	for i := range in {
+		in[i].Buffers[0] = bufs[i]
+	}
+	n, err := s.pc.ReadBatch(in, 0)
+	if err != nil {
+		return 0, err
+	}
+	for i := range n {
+		sizes[i] = in[i].N
+	}
+	return n, nil
+}
+
+func (s *socket) Send(answers []Answer) error {
+	out := make([]ipv4.Message, len(answers))
+	for i, a := range answers {
+		to := a.To
+		if !a.MAC.IsZero() && !s.teach(to.Addr(), a.MAC) {
+			to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), to.Port())
+		}
+		out[i] = ipv4.Message{Buffers: [][]byte{a.Reply}, Addr: net.UDPAddrFromAddrPort(to)}
+	}
+	var failed error
+	for len(out) > 0 {
+		n, err := s.pc.WriteBatch(out, 0)
+		if err != nil {
+			// The first of them could not be sent; the others may be.
+			failed = errors.Join(failed, fmt.Errorf("cannot send to %s: %w", out[0].Addr, err))
+			n = 1
+			if errors.Is(err, net.ErrClosed) {
+				return failed
+			}
+		}
+		out = out[n:]
+	}
+	return failed
+}
+
+func (s *socket) Close() error { return s.conn.Close() }
+
+// An arpEntry is struct arpreq of arp(7).
+type arpEntry struct {
+	protocol, hardware unix.RawSockaddrInet4
+	flags              int32
+	netmask            unix.RawSockaddrInet4
+	dev                [16]byte
+}
+
+// teach tells the kernel which card has an address that its owner does not use
+// yet, and so does not answer for (RFC 2131 section 4.1). It reports false
+// where that is not permitted; it takes CAP_NET_ADMIN.
+func (s *socket) teach(a netip.Addr, mac boot.MAC) bool {
+	if s.noARP {
+		return false
+	}
+	var e arpEntry
+	e.protocol.Family = unix.AF_INET
+	e.protocol.Addr = a.As4()
+	e.hardware.Family = unix.ARPHRD_ETHER
+	// sa_data of struct sockaddr begins where the port is.
+	hw := (*[14]byte)(unsafe.Pointer(&e.hardware.Port))
+	copy(hw[:], mac[:])
+	e.flags = 2 // ATF_COM: the entry is complete
+	copy(e.dev[:len(e.dev)-1], s.iface)
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var errno unix.Errno
+	if err := raw.Control(func(fd uintptr) {
+		_, _, errno = unix.Syscall(unix.SYS_IOCTL, fd, unix.SIOCSARP, uintptr(unsafe.Pointer(&e)))
+	}); err != nil {
+		return false
+	}
+	s.noARP = errno == unix.EPERM || errno == unix.EACCES
+	return errno == 0
+}

@@ -1,0 +1,341 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bootd/boot"
+)
+
+// maxPacket is more than any client sends: Ethernet's largest frame.
+const maxPacket = 1500
+
+// backlog is how many acknowledgements may wait for the disk. Beyond it they
+// are dropped, and their clients ask again.
+const backlog = 4096
+
+// A Server answers DHCP on the interfaces of the catalog's networks.
+type Server struct {
+	policy Policy
+	record func(boot.Event)
+	log    *slog.Logger
+	open   func(iface string) (Conn, error)
+	link   func(iface string) (Link, error)
+	reload chan struct{}
+
+	mu    sync.Mutex
+	ports map[string]*port
+
+	dropped atomic.Uint64
+}
+
+// A port is one interface that is served.
+type port struct {
+	iface string
+	conn  Conn
+	done  chan struct{} // closed when its goroutines have ended; nil: not started
+
+	// The interface's addresses, asked for at most once a second. Only the
+	// goroutine that decides uses them.
+	link  Link
+	asked time.Time
+}
+
+// Config is what a Server needs.
+type Config struct {
+	Policy Policy
+	Record func(boot.Event) // told of what happens to machines
+	Log    *slog.Logger
+
+	// Open and Link may be set by tests; nil means real interfaces.
+	Open func(iface string) (Conn, error)
+	Link func(iface string) (Link, error)
+}
+
+// Listen binds the interfaces of all authoritative networks.
+func Listen(c Config) (*Server, error) {
+	s := &Server{policy: c.Policy, record: c.Record, log: c.Log, open: c.Open, link: c.Link,
+		reload: make(chan struct{}, 1), ports: map[string]*port{}}
+	if s.open == nil {
+		s.open = func(iface string) (Conn, error) { return open(iface) }
+	}
+	if s.link == nil {
+		s.link = linkOf
+	}
+	if err := s.reconcile(); err != nil {
+		s.closeAll()
+		return nil, err
+	}
+	return s, nil
+}
+
+// String names the server in messages.
+func (s *Server) String() string { return "DHCP" }
+
+// Dropped counts acknowledgements that were dropped because the disk did not
+// keep up.
+func (s *Server) Dropped() uint64 { return s.dropped.Load() }
+
+// Reload makes Run look for interfaces that have come or gone in the catalog.
+func (s *Server) Reload() {
+	select {
+	case s.reload <- struct{}{}:
+	default:
+	}
+}
+
+// wanted are the interfaces with an authoritative network.
+func (s *Server) wanted() map[string][]*boot.Network {
+	out := map[string][]*boot.Network{}
+	c := s.policy.Catalog()
+	for i := range c.Networks {
+		if n := &c.Networks[i]; n.Mode == boot.Authoritative {
+			out[n.Interface] = append(out[n.Interface], n)
+		}
+	}
+	return out
+}
+
+// reconcile opens what is missing and closes what is not wanted. One
+// interface's error does not keep it from the others.
+func (s *Server) reconcile() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := s.wanted()
+	for name, p := range s.ports {
+		if wanted[name] == nil {
+			s.log.Info("no longer answering", "interface", name)
+			s.closeLocked(p)
+		}
+	}
+	var failed error
+	for name, networks := range wanted {
+		if s.ports[name] != nil {
+			continue
+		}
+		if err := s.usable(name, networks); err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		conn, err := s.open(name)
+		if err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		s.ports[name] = &port{iface: name, conn: conn}
+		s.log.Info("answering", "interface", name)
+	}
+	return failed
+}
+
+// usable reports why an interface cannot serve its networks.
+func (s *Server) usable(name string, networks []*boot.Network) error {
+	link, err := s.link(name)
+	if err != nil {
+		return fmt.Errorf("cannot answer DHCP on network %s: %w", networks[0].Name, err)
+	}
+	if ServerAddr(networks[0], link).IsValid() || slices.ContainsFunc(networks, func(n *boot.Network) bool { return ServerAddr(n, link).IsValid() }) {
+		return nil
+	}
+	return fmt.Errorf("cannot answer DHCP on network %s: interface %s has no address in %s; give it one: ip addr add ADDRESS/%d dev %s",
+		networks[0].Name, name, networks[0].Subnet, networks[0].Subnet.Bits(), name)
+}
+
+func (s *Server) closeLocked(p *port) {
+	delete(s.ports, p.iface)
+	_ = p.conn.Close() // nothing is lost by it
+	if p.done != nil {
+		<-p.done
+	}
+}
+
+func (s *Server) closeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.ports {
+		s.closeLocked(p)
+	}
+}
+
+// Run answers until ctx ends, or until leases cannot be kept any more.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer s.closeAll()
+	// An interface that is not there yet is tried again, but reported once.
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	said := ""
+	for {
+		s.start(cancel)
+		select {
+		case <-ctx.Done():
+			if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+				return err
+			}
+			return nil
+		case <-s.reload:
+		case <-tick.C:
+		}
+		text := ""
+		if err := s.reconcile(); err != nil {
+			if text = err.Error(); text != said {
+				s.log.Error("a network is not served", "err", err)
+			}
+		}
+		said = text
+	}
+}
+
+// start runs the ports that do not run yet.
+func (s *Server) start(fail context.CancelCauseFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.ports {
+		if p.done == nil {
+			p.done = make(chan struct{})
+			go func() {
+				defer close(p.done)
+				if err := s.serve(p); err != nil {
+					fail(err)
+				}
+			}()
+		}
+	}
+}
+
+// serve answers on one port until it is closed. Deciding and acknowledging are
+// two goroutines: while the leases of some answers are being synced, the next
+// requests are decided, and all that have gathered go with the next sync.
+func (s *Server) serve(p *port) error {
+	acks := make(chan Answer, backlog)
+	var committer sync.WaitGroup
+	var failed error
+	committer.Go(func() { failed = s.commit(p, acks) })
+	bufs, sizes := make([][]byte, batch), make([]int, batch)
+	for i := range bufs {
+		bufs[i] = make([]byte, maxPacket)
+	}
+	for {
+		n, err := p.conn.Receive(bufs, sizes)
+		if errors.Is(err, net.ErrClosed) {
+			break
+		}
+		if err != nil {
+			// A link that goes down says so once and comes back.
+			s.log.Warn("cannot receive", "interface", p.iface, "err", err)
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		s.decide(p, bufs[:n], sizes, acks)
+	}
+	close(acks)
+	committer.Wait()
+	return failed
+}
+
+// decide answers what needs no disk at once and hands on the rest.
+func (s *Server) decide(p *port, packets [][]byte, sizes []int, acks chan<- Answer) {
+	now := time.Now()
+	if now.Sub(p.asked) > time.Second {
+		link, err := s.link(p.iface)
+		if err != nil {
+			s.log.Warn("requests are not answered", "err", err)
+			return
+		}
+		p.link, p.asked = link, now
+	}
+	var ready []Answer
+	for i, b := range packets {
+		r, err := Decode(b[:sizes[i]])
+		if err != nil {
+			s.log.Debug("left alone", "interface", p.iface, "err", err)
+			continue
+		}
+		a := s.policy.Answer(r, p.link, now)
+		s.tell(p, r, a)
+		switch {
+		case a.Durable:
+			select {
+			case acks <- a:
+			default:
+				s.dropped.Add(1)
+			}
+		case a.Reply != nil:
+			ready = append(ready, a)
+			s.happened(a)
+		default:
+			s.happened(a)
+		}
+	}
+	s.send(p, ready)
+}
+
+// commit sends acknowledgements after their leases are durable, as many as
+// have gathered with one sync. It returns when acks is closed. When leases can
+// no longer be kept it says so, and acknowledges nothing any more.
+func (s *Server) commit(p *port, acks <-chan Answer) error {
+	var failed error
+	for a := range acks {
+		group := append(make([]Answer, 0, 16), a)
+	gather:
+		for len(group) < 1024 {
+			select {
+			case a, ok := <-acks:
+				if !ok {
+					break gather
+				}
+				group = append(group, a)
+			default:
+				break gather
+			}
+		}
+		if failed != nil {
+			continue
+		}
+		if failed = s.policy.Leases.Flush(); failed != nil {
+			s.log.Error("leases cannot be kept; nothing is acknowledged any more", "err", failed)
+			_ = p.conn.Close() // ends the port, and so the server, which may be restarted
+			continue
+		}
+		for _, a := range group {
+			s.happened(a)
+		}
+		s.send(p, slices.DeleteFunc(group, func(a Answer) bool { return a.Reply == nil }))
+	}
+	return failed
+}
+
+func (s *Server) send(p *port, answers []Answer) {
+	if len(answers) == 0 {
+		return
+	}
+	if err := p.conn.Send(answers); err != nil && !errors.Is(err, net.ErrClosed) {
+		s.log.Warn("answers were not sent", "interface", p.iface, "err", err)
+	}
+}
+
+// happened tells the record what has been decided and, where it had to be, is
+// durable.
+func (s *Server) happened(a Answer) {
+	if a.Event.Stage != "" {
+		s.record(a.Event)
+	}
+}
+
+// tell logs a request. What happens to machines is logged by who keeps the
+// record; this is for looking at packets.
+func (s *Server) tell(p *port, r Request, a Answer) {
+	if !s.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	s.log.Debug("request", "interface", p.iface, "mac", r.MAC, "type", r.Type.String(), "client", r.Client,
+		"class", r.Class, "asked", r.Asked, "relay", r.Relay, "to", a.To, "unanswered", a.Why)
+}
