@@ -1,8 +1,10 @@
 package ignition
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"bootd/boot"
@@ -89,13 +91,8 @@ func translateFragment(f boot.Fragment, i int, family boot.Family) (l layer, wan
 		return l, wants, fr.entries
 	}
 	l.config = config
-	spec := specOf(raw)
-	for _, path := range changes(raw, encode(config, spec)) {
-		o, key := fr.locate(path)
-		fr.entries = append(fr.entries, Entry{Warning, fmt.Sprintf("%s is ignored in part before version %s of the specification, and this fragment is written for %s", dotted(path), Newest, spec), o, key})
-	}
 	if named {
-		wants = spec
+		wants = specOf(raw)
 	}
 	return l, wants, fr.entries
 }
@@ -128,6 +125,10 @@ func (f *fragment) translate(t translator) (raw []byte, ok bool) {
 	if err != nil && !fatal(f.entries) {
 		f.addYAMLError(err)
 	}
+	// Butane goes through keys in random order.
+	slices.SortStableFunc(f.entries, func(a, b Entry) int {
+		return cmp.Or(cmp.Compare(a.Origin.Line, b.Origin.Line), cmp.Compare(a.Origin.Column, b.Origin.Column), cmp.Compare(a.Key, b.Key))
+	})
 	return raw, ok
 }
 

@@ -105,16 +105,13 @@ func profileFile(f boot.File) (types.File, error) {
 	if f.Group != "" {
 		file.Group.Name = &f.Group
 	}
-	switch {
-	case f.Source != "" && f.Contents != "":
-		return file, fmt.Errorf("file %s has contents and a source; one of them must go", f.Path)
-	case f.Source == "" && f.SHA256 != "":
-		return file, fmt.Errorf("file %s has a sha256 but no source that it could be of", f.Path)
-	case f.Source != "":
-		// Said explicitly, as Butane does: a later layer may only add to it.
+	if f.Source != "" {
 		file.Contents.Source, file.Contents.Compression = &f.Source, new("")
 		if f.SHA256 != "" {
 			file.Contents.Verification.Hash = new("sha256-" + strings.ToLower(f.SHA256))
+		}
+		if f.Contents != "" {
+			return file, fmt.Errorf("file %s has contents and a source; one of them must go", f.Path)
 		}
 		return file, nil
 	}
@@ -123,6 +120,9 @@ func profileFile(f boot.File) (types.File, error) {
 		return file, fmt.Errorf("cannot encode file %s: %w", f.Path, err)
 	}
 	file.Contents.Source, file.Contents.Compression = &url, compression
+	if f.SHA256 != "" {
+		return file, fmt.Errorf("file %s has a sha256 but no source that it could be of", f.Path)
+	}
 	return file, nil
 }
 

@@ -49,11 +49,13 @@ func (v Version) Compare(w Version) int {
 // less is what slices of versions are sorted by.
 func (v Version) less(w Version) bool { return v.Compare(w) < 0 }
 
+const preLetters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-"
+
 // parseVersion reads what String writes.
 func parseVersion(s string) (v Version, ok bool) {
 	num, pre, hasPre := strings.Cut(s, "-")
 	parts := strings.Split(num, ".")
-	if len(parts) != 3 || hasPre && pre == "" {
+	if len(parts) != 3 || hasPre && pre == "" || strings.Trim(pre, preLetters) != "" {
 		return Version{}, false
 	}
 	for i, p := range []*int{&v.Major, &v.Minor, &v.Patch} {

@@ -7,6 +7,8 @@
 set -u
 
 dir=${0%/*}
+socket=${DOCKER_HOST:-unix:///var/run/docker.sock} # as the docker command has it
+socket=${socket#unix://}
 state=
 node=
 manager=
@@ -26,7 +28,7 @@ look() {
 
 # ask asks the engine to join. When it will not, why says what it answered.
 ask() {
-	answer=$(curl --silent --show-error --noproxy '*' --max-time 60 --unix-socket /var/run/docker.sock \
+	answer=$(curl --silent --show-error --noproxy '*' --max-time 60 --unix-socket "$socket" \
 		--header 'Content-Type: application/json' --data "@$dir/swarm-join.json" \
 		--write-out ' HTTP status %{http_code}' http://docker/swarm/join 2>&1)
 	case $answer in
