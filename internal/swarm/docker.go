@@ -99,7 +99,26 @@ func joinAddr(in dockerswarm.Info) string {
 }
 
 // Init implements [Membership].
+//
+// An engine that is being stopped answers, on connections that it has already,
+// that it is in no swarm; and when making a swarm fails, it deletes what it has
+// of one (daemon/cluster/swarm.go in Docker's sources). So it is asked twice
+// more, each time on a new connection. It stops listening before it forgets its
+// swarm: when the second connection is made after the answer on the first,
+// that answer was the truth.
 func (d *docker) Init(ctx context.Context, o Init) error {
+	for range 2 {
+		if err := d.renew(); err != nil {
+			return err
+		}
+		in, err := d.cli.Load().Info(ctx)
+		if err != nil {
+			return classify(err)
+		}
+		if in.Swarm.LocalNodeState != dockerswarm.LocalNodeStateInactive {
+			return fmt.Errorf("%w: it is %s", ErrMember, in.Swarm.LocalNodeState)
+		}
+	}
 	req := dockerswarm.InitRequest{
 		ListenAddr:    "0.0.0.0:" + swarmPort,
 		AdvertiseAddr: o.Advertise,

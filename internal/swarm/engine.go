@@ -22,7 +22,8 @@ type Membership interface {
 	// Info tells what the engine is at the moment. When it cannot be reached
 	// that is an error; that it is in no swarm is not.
 	Info(ctx context.Context) (Info, error)
-	// Init makes a new swarm with this engine as its first manager.
+	// Init makes a new swarm with this engine as its first manager. It is an
+	// [ErrMember] when the engine is in a swarm after all.
 	Init(ctx context.Context, o Init) error
 	// Watch calls changed when it has begun to watch and after every change of
 	// a node, until ctx ends or the engine goes away; it returns why.
@@ -45,6 +46,7 @@ type Registry interface {
 
 // What an Engine's errors can be asked for.
 var (
+	ErrMember   = errors.New("the engine is in a swarm already")
 	ErrConflict = errors.New("the node was changed by somebody else")
 	ErrNoNode   = errors.New("the swarm has no such node")
 	ErrNoLeader = errors.New("the swarm has no leader: more than half of its managers are lost")
@@ -66,6 +68,11 @@ type Info struct {
 	Tokens       map[boot.Role]string
 	AddressPools []netip.Prefix
 	DataPathPort uint16 // UDP
+}
+
+// manages reports whether the engine can take nodes into its swarm.
+func (i Info) manages() bool {
+	return i.State == Member && i.Manager && i.Addr != "" && i.Tokens[boot.Worker] != "" && i.Tokens[boot.Manager] != ""
 }
 
 // A LocalState is what an engine says of its own membership.

@@ -49,12 +49,15 @@ func call[T any](ctx context.Context, f func(context.Context) (T, error)) (T, er
 // init makes the swarm. Killed in between, the next look finds either a swarm
 // or none.
 func (s *Swarm) init(ctx context.Context) error {
-	s.log.Info("making a swarm", "host", s.cfg.Host, "advertise", s.cfg.Init.Advertise)
 	ctx, cancel := context.WithTimeout(ctx, 4*patience) // keys are generated and an election is held
 	defer cancel()
-	if err := s.engine.Init(ctx, s.cfg.Init); err != nil {
+	switch err := s.engine.Init(ctx, s.cfg.Init); {
+	case errors.Is(err, ErrMember):
+		return nil // the next look shows how it is
+	case err != nil:
 		return errors.New(explain(err, s.cfg.Host))
 	}
+	s.log.Info("made a swarm", "host", s.cfg.Host, "advertise", s.cfg.Init.Advertise)
 	return nil
 }
 

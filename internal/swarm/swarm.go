@@ -20,9 +20,8 @@ const (
 	patience = 10 * time.Second       // for one answer of the engine
 	fresh    = time.Second            // how old an Info may be that tokens are taken from
 	hurry    = 3 * time.Second        // for an answer that a machine waits for
+	outage   = 5 * time.Minute        // for how long tokens are given out that cannot be confirmed
 )
-
-const forever time.Duration = 1<<63 - 1
 
 // A Swarm keeps one Docker Swarm.
 type Swarm struct {
@@ -36,6 +35,8 @@ type Swarm struct {
 	status   Status
 	info     Info
 	infoAt   time.Time
+	last     Info // as a manager
+	lastAt   time.Time
 	skew     time.Duration // the engine's clock less this one
 	told     map[string]bool
 	reported map[string]string // boot ID to node ID: Ready events of this process
@@ -203,6 +204,9 @@ func (s *Swarm) ask(ctx context.Context, maxAge time.Duration) (Info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.info, s.infoAt = i, time.Now()
+	if i.manages() {
+		s.last, s.lastAt = i, s.infoAt
+	}
 	if !i.Time.IsZero() {
 		s.skew = i.Time.Sub(s.infoAt)
 	}
@@ -217,8 +221,9 @@ func (s *Swarm) known(maxAge time.Duration) (Info, bool) {
 }
 
 // Join tells what a machine needs to join in a role (worker when empty). The
-// token is the swarm's present one. While the engine restarts it is the last
-// one known, since the machine has a way to go until it joins. The error is an
+// token is the swarm's present one. While the engine restarts, for minutes at
+// most, it is the last one known, since the machine has a way to go until it
+// joins. The error is an
 // [ErrNotReady] when there is no swarm yet, and says what is missing.
 func (s *Swarm) Join(ctx context.Context, role boot.Role) (JoinInfo, error) {
 	switch role {
@@ -231,21 +236,23 @@ func (s *Swarm) Join(ctx context.Context, role boot.Role) (JoinInfo, error) {
 	askCtx, cancel := context.WithTimeout(ctx, hurry)
 	defer cancel()
 	i, err := s.ask(askCtx, fresh)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return JoinInfo{}, fmt.Errorf("cannot get a token to join the swarm: %w", ctx.Err())
-	}
-	if err != nil {
-		i, _ = s.known(forever)
-	}
-	if token := i.Tokens[role]; token != "" && i.Addr != "" {
-		return JoinInfo{i.Addr, token}, nil
-	}
-	if err == nil {
+	case err == nil && i.manages():
+		return JoinInfo{i.Addr, i.Tokens[role]}, nil
+	case err == nil:
 		makeSwarm, text := judge(i, s.cfg.Host)
 		if makeSwarm {
 			text = "it is about to be made on the engine at " + s.cfg.Host
 		}
 		err = errors.New(text)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// An engine that is stopping or starting says that it is in no swarm.
+	if passing := i.State != Member; passing && !s.lastAt.IsZero() && time.Since(s.lastAt) < outage {
+		return JoinInfo{s.last.Addr, s.last.Tokens[role]}, nil
 	}
 	return JoinInfo{}, fmt.Errorf("cannot get a token to join the swarm: %w: %w", ErrNotReady, err)
 }

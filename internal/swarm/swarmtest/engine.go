@@ -55,7 +55,6 @@ func New(addr string) *Engine {
 
 var (
 	errStopped = errors.New("Cannot connect to the Docker daemon. Is the docker daemon running?")
-	errMember  = errors.New("This node is already part of a swarm")
 	errWorker  = errors.New("This node is not a swarm manager")
 	errToken   = errors.New("rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster")
 	errReady   = errors.New("rpc error: code = FailedPrecondition desc = node is not down and can't be removed")
@@ -91,7 +90,7 @@ func (e *Engine) Init(ctx context.Context, o swarm.Init) error {
 		return err
 	}
 	if e.info.State != swarm.Inactive {
-		return errMember
+		return swarm.ErrMember
 	}
 	if o.Availability == "" {
 		o.Availability = swarm.Active
