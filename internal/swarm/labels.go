@@ -97,14 +97,3 @@ func describeLabels(labels map[string]string) string {
 	}
 	return b.String()
 }
-
-// without returns a copy of labels that lacks one.
-func without(labels map[string]string, key string) map[string]string {
-	out := map[string]string{}
-	for k, v := range labels {
-		if k != key {
-			out[k] = v
-		}
-	}
-	return out
-}

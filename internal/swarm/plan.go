@@ -3,6 +3,7 @@ package swarm
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -174,7 +175,8 @@ func (p *planner) node(n *Node) {
 	case n.Labels[labelRemove] != "":
 		// It came back between its demotion and its removal.
 		s := n.Spec
-		s.Labels = without(n.Labels, labelRemove)
+		s.Labels = maps.Clone(n.Labels)
+		delete(s.Labels, labelRemove)
 		p.add(Set{n.ID, n.Version, s, mac, "not down any more"})
 	}
 }
@@ -291,7 +293,7 @@ func (p *planner) remove(n *Node, mac boot.MAC, reason string) {
 		}
 		s := n.Spec
 		s.Role = boot.Worker
-		s.Labels = without(n.Labels, "")
+		s.Labels = maps.Clone(n.Labels)
 		s.Labels[labelRemove] = reason
 		p.add(Set{n.ID, n.Version, s, mac, "demoted before it is removed: " + reason})
 	case n.Manager: // the others are about to let it go
