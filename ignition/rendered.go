@@ -75,9 +75,10 @@ func (f fits) why(max Version) string {
 	return why
 }
 
-// findFits finds the lowest version that holds all of c. The proof is the node's own
-// way: what is written in a version is read back as that version, validated,
-// and brought up to date as Ignition would, and must then say the same.
+// findFits finds the lowest version that holds all of c. The proof is the
+// node's own way: what is written in a version is read back as that version,
+// validated, and brought up to date as Ignition would, and must then say the
+// same.
 func findFits(c types.Config) fits {
 	f := fits{Newest, map[Version]string{}}
 	for minor := Oldest.Minor; minor < Newest.Minor; minor++ {

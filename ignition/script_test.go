@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -130,12 +131,12 @@ func TestSwarmScript(t *testing.T) {
 			verb:    "join",
 			states:  []string{"away", "away", inactive, inactive, inactive, active},
 			joins:   []string{`500 {"message":"connection refused"}`, `500 {"message":"no route"}`, "200 "},
-			calls:   []string{"sleep 1", "sleep 2", asked, "sleep 4", asked, "sleep 8", asked},
+			calls:   []string{"sleep 1", "sleep 1", asked, "sleep 1", asked, "sleep 1", asked},
 			reports: []string{reported("engine", ""), reported("joined", "n1d")},
 			prints: `not in the swarm yet, next look in 1 s: the engine does not answer
-not in the swarm yet, next look in 2 s: the engine does not answer
-not in the swarm yet, next look in 4 s: {"message":"connection refused"} HTTP status 500
-not in the swarm yet, next look in 8 s: {"message":"no route"} HTTP status 500
+not in the swarm yet, next look in 1 s: the engine does not answer
+not in the swarm yet, next look in 1 s: {"message":"connection refused"} HTTP status 500
+not in the swarm yet, next look in 1 s: {"message":"no route"} HTTP status 500
 in the swarm as node n1d
 `,
 		},
@@ -148,10 +149,10 @@ in the swarm as node n1d
 			verb:    "join",
 			states:  []string{inactive, "pending//false", "pending//false", active},
 			joins:   []string{`200 `},
-			calls:   []string{asked, "sleep 1", "sleep 2"},
+			calls:   []string{asked, "sleep 1", "sleep 1"},
 			reports: []string{reported("engine", ""), reported("joined", "n1d")},
 			prints: `not in the swarm yet, next look in 1 s: the engine's state is pending
-not in the swarm yet, next look in 2 s: the engine's state is pending
+not in the swarm yet, next look in 1 s: the engine's state is pending
 in the swarm as node n1d
 `,
 		},
@@ -167,8 +168,8 @@ in the swarm as node n1d
 		},
 		"long trouble": {
 			verb:    "join",
-			states:  []string{"away", "away", "away", "away", "away", "away", active},
-			calls:   []string{"sleep 1", "sleep 2", "sleep 4", "sleep 8", "sleep 15", "sleep 15"},
+			states:  append(slices.Repeat([]string{"away"}, 10), active),
+			calls:   strings.Split("sleep 1,sleep 1,sleep 1,sleep 1,sleep 1,sleep 2,sleep 4,sleep 8,sleep 15,sleep 15", ","),
 			reports: []string{reported("engine", ""), reported("joined", "n1d")},
 		},
 		"a worker leaves":       {verb: "leave", states: []string{active}, calls: []string{"docker swarm leave"}, reports: []string{reported("left", "n1d")}},

@@ -3,6 +3,7 @@ package ignition
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"bootd/boot"
 
@@ -59,8 +60,11 @@ func Prepare(p *boot.Profile, family boot.Family) (*Template, error) {
 		t.config = merge(t.config, l.config)
 	}
 	whole := merge(node, t.config)
-	if check(whole).IsFatal() {
+	if rep := check(whole); rep.IsFatal() {
 		t.entries = append(t.entries, conflicts(node, layers)...)
+		if !fatal(t.entries) { // no single layer is to blame
+			t.entries = append(t.entries, Entry{Kind: Error, Message: "the merged config is wrong: " + strings.TrimSpace(rep.String())})
+		}
 		return nil, &Invalid{p.Name, t.entries}
 	}
 	t.entries = append(t.entries, replacements(node, whole, layers)...)

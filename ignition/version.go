@@ -46,7 +46,7 @@ func (v Version) Compare(w Version) int {
 	return strings.Compare(v.Pre, w.Pre)
 }
 
-// less is what slices of versions are sorted by.
+// less reports whether v comes before w.
 func (v Version) less(w Version) bool { return v.Compare(w) < 0 }
 
 const preLetters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-"

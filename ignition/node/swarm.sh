@@ -34,12 +34,13 @@ ask() {
 	case $answer in
 	*' HTTP status 200') return 0 ;;
 	esac
-	why=$answer
+	why=$(printf %s "$answer" | tr -s '\n ' ' ') # the engine ends its answer with a new line
 	return 1
 }
 
 join() {
 	pause=1
+	looks=0
 	told=
 	look
 	while [ "$state" != active ]; do
@@ -66,8 +67,11 @@ join() {
 		esac
 		echo "not in the swarm yet, next look in $pause s: $why"
 		sleep "$pause"
-		pause=$((pause * 2))
-		[ "$pause" -le 15 ] || pause=15
+		looks=$((looks + 1))
+		if [ "$looks" -ge 5 ]; then # until then it is mostly the network that comes up
+			pause=$((pause * 2))
+			[ "$pause" -le 15 ] || pause=15
+		fi
 		look
 	done
 	[ -n "$told" ] || sh "$dir/report.sh" engine &
