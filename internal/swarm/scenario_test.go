@@ -421,3 +421,5 @@ func (w *real) restartManager(during func()) {
 	during()
 	w.manager.Start()
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
