@@ -72,6 +72,7 @@ func scenario(t *testing.T, w world) {
 
 	// A stranger that takes the name of a machine is left alone throughout.
 	stranger := w.boot("node1", j)
+	conform(t, w, stranger)
 
 	// Two machines boot. They are drained until they have their labels.
 	node1, node2 := w.boot("node1", j), w.boot("node2", j)
@@ -139,6 +140,49 @@ func scenario(t *testing.T, w world) {
 	nodes, err := b.sw.Nodes(t.Context())
 	if err != nil || len(nodes) != 2 {
 		t.Errorf("%d nodes, want the manager and the stranger (%v)", len(nodes), err)
+	}
+}
+
+// conform checks what is taken for granted of an engine. id is a node that is
+// ready.
+func conform(t *testing.T, e swarm.Engine, id string) {
+	t.Helper()
+	nodes, err := e.Nodes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := nodes[slices.IndexFunc(nodes, func(n swarm.Node) bool { return n.ID == id })]
+	for _, version := range []uint64{n.Version - 1, n.Version + 1} {
+		if err := e.SetNode(t.Context(), id, version, n.Spec); !errors.Is(err, swarm.ErrConflict) {
+			t.Errorf("SetNode with another version than %d: %v", n.Version, err)
+		}
+	}
+	if err := e.SetNode(t.Context(), "nosuchnode", 1, n.Spec); !errors.Is(err, swarm.ErrNoNode) {
+		t.Errorf("SetNode of no node: %v", err)
+	}
+	if err := e.RemoveNode(t.Context(), "nosuchnode"); !errors.Is(err, swarm.ErrNoNode) {
+		t.Errorf("RemoveNode of no node: %v", err)
+	}
+	if err := e.RemoveNode(t.Context(), id); err == nil || errors.Is(err, swarm.ErrNoNode) {
+		t.Errorf("RemoveNode of a node that is ready: %v", err)
+	}
+	i, err := e.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.RemoveNode(t.Context(), i.Node); err == nil {
+		t.Error("RemoveNode of the manager succeeded")
+	}
+	if err := e.Init(t.Context(), swarm.Init{}); !errors.Is(err, swarm.ErrMember) {
+		t.Errorf("Init of an engine that has a swarm: %v", err)
+	}
+	self := nodes[slices.IndexFunc(nodes, func(n swarm.Node) bool { return n.ID == i.Node })]
+	self.Role = boot.Worker
+	if err := e.SetNode(t.Context(), self.ID, self.Version, self.Spec); err == nil {
+		t.Error("the last manager was demoted")
+	}
+	if d := time.Since(i.Time); d.Abs() > time.Minute || !n.DownSince.IsZero() || time.Since(n.Created).Abs() > time.Minute {
+		t.Errorf("the clock is off by %s, node %s joined at %s and is down since %s", d, n.ID, n.Created, n.DownSince)
 	}
 }
 
