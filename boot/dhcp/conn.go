@@ -73,8 +73,8 @@ func open(iface string) (*socket, error) {
 	return s, nil
 }
 
-// linkOf describes an interface as it is now.
-func linkOf(iface string) (Link, error) {
+// LinkOf describes an interface as it is now.
+func LinkOf(iface string) (Link, error) {
 	i, err := net.InterfaceByName(iface)
 	if err != nil {
 		return Link{}, fmt.Errorf("there is no interface %s; `ip link` shows which there are", iface)

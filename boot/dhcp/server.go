@@ -67,7 +67,7 @@ func Listen(c Config) (*Server, error) {
 		s.open = func(iface string) (Conn, error) { return open(iface) }
 	}
 	if s.link == nil {
-		s.link = linkOf
+		s.link = LinkOf
 	}
 	if err := s.reconcile(); err != nil {
 		s.closeAll()

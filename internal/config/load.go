@@ -62,7 +62,7 @@ func load(dir string, fsys fs.FS) (*Config, error) {
 		l.build()
 	}
 	if len(l.mistakes) > 0 {
-		l.mistakes.sort()
+		l.mistakes.Sort()
 		return nil, l.mistakes
 	}
 	return &l.config, nil

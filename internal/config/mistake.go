@@ -3,6 +3,8 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -58,11 +60,26 @@ func (l Mistakes) Error() string {
 	return b.String()
 }
 
-func (l Mistakes) sort() {
+// Sort puts l in the order of files and lines.
+func (l Mistakes) Sort() {
 	slices.SortStableFunc(l, func(a, b Mistake) int {
 		return cmp.Or(cmp.Compare(a.Origin.File, b.Origin.File), cmp.Compare(a.Origin.Line, b.Origin.Line),
 			cmp.Compare(a.Origin.Column, b.Origin.Column))
 	})
+}
+
+// Mistake makes a mistake that was found after loading, by who looks deeper
+// into a value; o is the value's place.
+func (c *Config) Mistake(o boot.Origin, message string) Mistake {
+	m := Mistake{Origin: o, Message: message}
+	if o.File == "" || o.Line < 1 {
+		return m
+	}
+	text, err := os.ReadFile(filepath.Join(c.Dir, o.File))
+	if lines := strings.Split(string(text), "\n"); err == nil && o.Line <= len(lines) {
+		m.Line = strings.TrimRight(lines[o.Line-1], "\r ")
+	}
+	return m
 }
 
 // suggest returns "did you mean ..." for the known word that is nearest to
