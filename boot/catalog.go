@@ -3,7 +3,6 @@ package boot
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 	"text/template"
@@ -21,50 +20,95 @@ type Catalog struct {
 	// empty they wait, and boot as soon as an entry for them is written.
 	Unknown string
 
-	byMAC    map[MAC][]*Machine // entries that name the MAC
-	patterns []*Machine         // entries that name no MAC
+	// Entries are looked for where they can be found fastest. Each list has
+	// the most exact ones first.
+	byMAC    map[MAC][]*entry    // entries that name the MAC
+	byUUID   map[string][]*entry // of the others, those that name the UUID; lower case
+	bySerial map[string][]*entry // of the others, those with a whole serial number; lower case
+	patterns []*entry            // all others
 	reserved map[netip.Addr]*Machine
-	merged   map[*Machine]*Profile // effective, with the entry's own keys
-	names    map[*Machine]*template.Template
+
+	effective map[*Machine]*Profile
+}
+
+// An entry is a Machine made ready for being assigned.
+type entry struct {
+	*Machine
+	rank    Rank
+	profile *Profile           // effective, with the entry's own keys
+	name    *template.Template // nil: the name is no template
 }
 
 // NewCatalog makes the indexes of c and returns it. The contents of c must not
 // be changed afterwards. Names that are not templates of a host name and
 // entries whose profile does not exist are errors.
 func NewCatalog(c Catalog) (*Catalog, error) {
-	c.byMAC = map[MAC][]*Machine{}
+	c.byMAC = map[MAC][]*entry{}
+	c.byUUID = map[string][]*entry{}
+	c.bySerial = map[string][]*entry{}
+	c.patterns = nil
 	c.reserved = map[netip.Addr]*Machine{}
-	c.merged = map[*Machine]*Profile{}
-	c.names = map[*Machine]*template.Template{}
+	c.effective = map[*Machine]*Profile{}
+	var entries []*entry
 	for _, m := range c.Machines {
-		if len(m.Match.MAC) == 0 {
-			c.patterns = append(c.patterns, m)
+		e, err := newEntry(m, c.Profiles)
+		if err != nil {
+			return nil, err
 		}
-		for _, mac := range m.Match.MAC {
-			c.byMAC[mac] = append(c.byMAC[mac], m)
-		}
+		entries = append(entries, e)
+		c.effective[m] = e.profile
 		if m.IP.IsValid() {
 			c.reserved[m.IP] = m
 		}
-		p := c.Profiles[m.Profile]
-		if p == nil {
-			return nil, fmt.Errorf("%s: machine %q has profile %q, which does not exist", m.Origin, m.Name, m.Profile)
-		}
-		merged := p.Extend(m.Override)
-		merged.Name = p.Name
-		c.merged[m] = &merged
-		if strings.Contains(m.Name, "{{") {
-			t, err := ParseName(m.Name)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", m.Origin, err)
-			}
-			c.names[m] = t
-		}
+	}
+	slices.SortStableFunc(entries, func(a, b *entry) int { return b.rank.compare(a.rank) })
+	for _, e := range entries {
+		c.index(e)
 	}
 	if c.Unknown != "" && c.Profiles[c.Unknown] == nil {
 		return nil, fmt.Errorf("unknown machines are to get profile %q, which does not exist", c.Unknown)
 	}
 	return &c, nil
+}
+
+func newEntry(m *Machine, profiles map[string]*Profile) (*entry, error) {
+	e := &entry{Machine: m, rank: m.Match.Rank(), profile: profiles[m.Profile]}
+	if e.profile == nil {
+		return nil, fmt.Errorf("%s: machine %q has profile %q, which does not exist", m.Origin, m.Name, m.Profile)
+	}
+	// Machines that set nothing of their own share their profile, so that what
+	// is derived from a profile is derived once for all of them.
+	if !m.Override.isZero() {
+		p := e.profile.Extend(m.Override)
+		p.Name = e.profile.Name
+		e.profile = &p
+	}
+	if isTemplate(m.Name) {
+		t, err := ParseName(m.Name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Origin, err)
+		}
+		e.name = t
+	}
+	return e, nil
+}
+
+func (c *Catalog) index(e *entry) {
+	s := e.Match
+	switch {
+	case len(s.MAC) > 0:
+		for _, mac := range s.MAC {
+			c.byMAC[mac] = append(c.byMAC[mac], e)
+		}
+	case s.UUID != "":
+		key := strings.ToLower(s.UUID)
+		c.byUUID[key] = append(c.byUUID[key], e)
+	case s.Serial != "" && !isGlob(s.Serial):
+		key := strings.ToLower(s.Serial)
+		c.bySerial[key] = append(c.bySerial[key], e)
+	default:
+		c.patterns = append(c.patterns, e)
+	}
 }
 
 // An Assignment is what one machine gets.
@@ -93,11 +137,11 @@ func (c *Catalog) Assign(inv Inventory) (Assignment, error) {
 		a.Profile = c.Profiles[c.Unknown]
 		return a, nil
 	}
-	a.Machine = m
-	a.Profile = c.merged[m]
+	a.Machine = m.Machine
+	a.Profile = m.profile
 	a.Name = m.Name
-	if t := c.names[m]; t != nil {
-		name, err := RenderName(t, inv)
+	if m.name != nil {
+		name, err := RenderName(m.name, inv)
 		if err != nil {
 			a.Name = fallbackName(inv)
 			return a, fmt.Errorf("machine %s: name of %s: %w", inv.MAC, m.Origin, err)
@@ -109,24 +153,33 @@ func (c *Catalog) Assign(inv Inventory) (Assignment, error) {
 
 // match finds the entry for a machine, and a second one when nothing decides
 // between the two.
-func (c *Catalog) match(inv Inventory) (best, rival *Machine) {
-	consider := func(list []*Machine) {
-		for _, m := range list {
-			if !m.Match.Matches(inv) {
-				continue
-			}
+func (c *Catalog) match(inv Inventory) (best, rival *entry) {
+	consider := func(list []*entry) {
+		for _, e := range list {
 			switch {
-			case best == nil || best.Match.Rank().Less(m.Match.Rank()):
-				best, rival = m, nil
-			case best.Match.Rank() == m.Match.Rank():
-				rival = m
+			case best != nil && e.rank.Less(best.rank):
+				return // and so are all that follow
+			case !e.Match.Matches(inv):
+			case best == nil || best.rank.Less(e.rank):
+				best, rival = e, nil
+			default:
+				rival = e
 			}
 		}
 	}
-	// A MAC beats everything else, so patterns matter only without one.
-	if consider(c.byMAC[inv.MAC]); best == nil {
-		consider(c.patterns)
+	// A MAC beats everything else, and a UUID what is left.
+	if consider(c.byMAC[inv.MAC]); best != nil {
+		return best, rival
 	}
+	if inv.UUID != "" && len(c.byUUID) > 0 {
+		if consider(c.byUUID[strings.ToLower(inv.UUID)]); best != nil {
+			return best, rival
+		}
+	}
+	if inv.Serial != "" && len(c.bySerial) > 0 {
+		consider(c.bySerial[strings.ToLower(inv.Serial)])
+	}
+	consider(c.patterns)
 	return best, rival
 }
 
@@ -156,6 +209,10 @@ func (c *Catalog) NetworksOn(iface string) []*Network {
 	return out
 }
 
+// Effective returns the profile of an entry of c, with the entry's own keys
+// merged in.
+func (c *Catalog) Effective(m *Machine) *Profile { return c.effective[m] }
+
 // Reserved returns the entry that an address is reserved for, or nil.
 func (c *Catalog) Reserved(addr netip.Addr) *Machine { return c.reserved[addr] }
 
@@ -167,71 +224,4 @@ func (c *Catalog) Image(name, cpu string) (Image, bool) {
 	}
 	i, ok := c.Images[name]
 	return i, ok && (cpu == "" || i.CPU == "" || i.CPU == cpu)
-}
-
-// hostName is a host name as RFC 1123 section 2.1 allows: labels of letters,
-// digits and inner hyphens.
-var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
-
-// ValidName reports whether s can be a node's host name. Linux allows 64
-// characters.
-func ValidName(s string) bool { return len(s) <= 64 && hostName.MatchString(s) }
-
-// NameKeys are the keys that the template of a name may use.
-func NameKeys() []string {
-	return []string{"serial", "mac", "uuid", "asset", "product", "manufacturer"}
-}
-
-// ParseName reads a template of a host name such as blade-{{.serial}} and
-// tries it out, so that a key that does not exist is found now.
-func ParseName(s string) (*template.Template, error) {
-	t, err := template.New("name").Option("missingkey=error").Parse(s)
-	if err != nil {
-		return nil, fmt.Errorf("name %q: %s", s, strings.TrimPrefix(err.Error(), "template: name:"))
-	}
-	example := map[string]string{}
-	for _, k := range NameKeys() {
-		example[k] = "x1"
-	}
-	var b strings.Builder
-	if err := t.Execute(&b, example); err != nil {
-		return nil, fmt.Errorf("name %q: only %s can be used in a name", s, strings.Join(NameKeys(), ", "))
-	}
-	if !ValidName(strings.ToLower(b.String())) {
-		return nil, fmt.Errorf("name %q does not make a host name: with x1 for each key it is %q", s, b.String())
-	}
-	return t, nil
-}
-
-// RenderName fills in a template of [ParseName]. Characters that a host name
-// cannot have become hyphens; a key that the machine has not told is an error.
-func RenderName(t *template.Template, inv Inventory) (string, error) {
-	values := map[string]string{}
-	for k, v := range map[string]string{
-		"serial": inv.Serial, "mac": strings.ReplaceAll(inv.MAC.String(), ":", ""), "uuid": inv.UUID,
-		"asset": inv.Asset, "product": inv.Product, "manufacturer": inv.Manufacturer,
-	} {
-		if v != "" {
-			values[k] = v
-		}
-	}
-	var b strings.Builder
-	if err := t.Execute(&b, values); err != nil {
-		missing := slices.DeleteFunc(NameKeys(), func(k string) bool { return values[k] != "" })
-		return "", fmt.Errorf("%q needs something that the machine has not told (not known of it: %s)",
-			t.Root.String(), strings.Join(missing, ", "))
-	}
-	name := strings.Trim(strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-', r == '.':
-			return r
-		case r >= 'A' && r <= 'Z':
-			return r + 'a' - 'A'
-		}
-		return '-'
-	}, b.String()), "-.")
-	if !ValidName(name) {
-		return "", fmt.Errorf("%q makes %q, which is not a host name", t.Root.String(), name)
-	}
-	return name, nil
 }

@@ -3,8 +3,8 @@ package boot
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
-	"strings"
 )
 
 // Extend returns p with what over says laid over it. It is how a profile
@@ -19,81 +19,73 @@ import (
 // Origins follow the values that survive. The result shares no memory with p
 // or over.
 func (p Profile) Extend(over Profile) Profile {
-	out := Profile{
-		Name: p.Name, Image: p.Image, Loader: p.Loader, Delivery: p.Delivery,
-		Console: slices.Clone(p.Console),
-		Swarm:   p.Swarm.clone(),
-		Origins: map[string]Origin{},
-	}
-	take := func(from Profile, key, as string) {
-		for k, o := range from.Origins {
-			if k == key || strings.HasPrefix(k, key+".") {
-				out.Origins[as+k[len(key):]] = o
-			}
-		}
-	}
-	for _, key := range []string{"name", "extends", "image", "loader", "delivery", "console", "swarm"} {
-		take(p, key, key)
-	}
-	set := func(dst *string, v, key string) {
-		if v != "" {
-			*dst = v
-			take(over, key, key)
-		}
-	}
-	set(&out.Name, over.Name, "name")
-	set(&out.Image, over.Image, "image")
-	set(&out.Loader, over.Loader, "loader")
-	if over.Delivery != "" {
-		out.Delivery = over.Delivery
-		take(over, "delivery", "delivery")
-	}
-	if len(over.Console) > 0 {
-		out.Console = slices.Clone(over.Console)
-		take(over, "console", "console")
-	}
-	out.Args = unite(p, over, "args", p.Args, over.Args, take)
-	out.SSHKeys = unite(p, over, "ssh_keys", p.SSHKeys, over.SSHKeys, take)
+	out := Profile{Origins: map[string]Origin{}}
 	for _, from := range []Profile{p, over} {
-		for _, f := range from.Files {
-			out.Files = replace(out.Files, f, func(f File) string { return f.Path })
-			drop(out.Origins, "files."+f.Path)
-			take(from, "files."+f.Path, "files."+f.Path)
-		}
-		for _, u := range from.Units {
-			u.DropIns = maps.Clone(u.DropIns)
-			out.Units = replace(out.Units, u, func(u Unit) string { return u.Name })
-			drop(out.Origins, "units."+u.Name)
-			take(from, "units."+u.Name, "units."+u.Name)
-		}
-		for i, b := range from.Butane {
-			take(from, fmt.Sprintf("butane.%d", i), fmt.Sprintf("butane.%d", len(out.Butane)))
-			out.Butane = append(out.Butane, b)
-		}
-	}
-	if over.Swarm != nil {
-		out.Swarm = out.Swarm.extend(over.Swarm)
-		take(over, "swarm", "swarm")
+		out.lay(from)
 	}
 	return out
 }
 
-// unite appends what is not there yet and renumbers the origins.
-func unite(p, over Profile, key string, a, b []string, take func(Profile, string, string)) []string {
-	var out []string
-	for _, from := range []struct {
-		p    Profile
-		list []string
-	}{{p, a}, {over, b}} {
-		for i, s := range from.list {
-			if slices.Contains(out, s) {
-				continue
-			}
-			take(from.p, fmt.Sprintf("%s.%d", key, i), fmt.Sprintf("%s.%d", key, len(out)))
-			out = append(out, s)
+// lay puts one profile over what is in p already.
+func (p *Profile) lay(from Profile) {
+	take := func(key, as string) {
+		delete(p.Origins, as) // what it replaces
+		if o, ok := from.Origins[key]; ok {
+			p.Origins[as] = o
 		}
 	}
-	return out
+	set := func(dst *string, v, key string) {
+		if v != "" {
+			*dst = v
+			take(key, key)
+		}
+	}
+	set(&p.Name, from.Name, "name")
+	set(&p.Image, from.Image, "image")
+	set(&p.Loader, from.Loader, "loader")
+	set((*string)(&p.Delivery), string(from.Delivery), "delivery")
+	if _, ok := from.Origins["extends"]; ok {
+		take("extends", "extends")
+	}
+	if len(from.Console) > 0 {
+		p.Console = slices.Clone(from.Console)
+		take("console", "console")
+	}
+	p.Args = unite(p.Args, from.Args, "args", take)
+	p.SSHKeys = unite(p.SSHKeys, from.SSHKeys, "ssh_keys", take)
+	for _, f := range from.Files {
+		p.Files = replace(p.Files, f, func(f File) string { return f.Path })
+		take("files."+f.Path, "files."+f.Path)
+	}
+	for _, u := range from.Units {
+		u.DropIns = maps.Clone(u.DropIns)
+		if u.Enabled != nil {
+			u.Enabled = new(*u.Enabled)
+		}
+		p.Units = replace(p.Units, u, func(u Unit) string { return u.Name })
+		take("units."+u.Name, "units."+u.Name)
+	}
+	for i, b := range from.Butane {
+		take(fmt.Sprintf("butane.%d", i), fmt.Sprintf("butane.%d", len(p.Butane)))
+		p.Butane = append(p.Butane, b)
+	}
+	if from.Swarm != nil {
+		if p.Swarm == nil {
+			p.Swarm = &Member{}
+		}
+		p.Swarm.lay(*from.Swarm, take)
+	}
+}
+
+// unite appends to list what it does not hold yet; take tells where from and to.
+func unite(list, more []string, key string, take func(key, as string)) []string {
+	for i, s := range more {
+		if !slices.Contains(list, s) {
+			take(fmt.Sprintf("%s.%d", key, i), fmt.Sprintf("%s.%d", key, len(list)))
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // replace puts v in the place of the element with its key, or at the end.
@@ -107,41 +99,28 @@ func replace[T any](list []T, v T, key func(T) string) []T {
 	return append(list, v)
 }
 
-// drop forgets the origins of a value that is being replaced.
-func drop(m map[string]Origin, key string) {
-	for k := range m {
-		if k == key || strings.HasPrefix(k, key+".") {
-			delete(m, k)
+func (m *Member) lay(from Member, take func(key, as string)) {
+	take("swarm", "swarm")
+	set := func(dst *string, v, key string) {
+		if v != "" {
+			*dst = v
+			take(key, key)
 		}
 	}
+	set(&m.Swarm, from.Swarm, "swarm.swarm")
+	set((*string)(&m.Role), string(from.Role), "swarm.role")
+	set(&m.Availability, from.Availability, "swarm.availability")
+	if m.Labels == nil && from.Labels != nil {
+		m.Labels = map[string]string{}
+	}
+	for k, v := range from.Labels {
+		m.Labels[k] = v
+		take("swarm.labels."+k, "swarm.labels."+k)
+	}
 }
 
-func (m *Member) clone() *Member {
-	if m == nil {
-		return nil
-	}
-	c := *m
-	c.Labels = maps.Clone(m.Labels)
-	return &c
-}
-
-func (m *Member) extend(over *Member) *Member {
-	if m == nil {
-		return over.clone()
-	}
-	out := m.clone()
-	if over.Swarm != "" {
-		out.Swarm = over.Swarm
-	}
-	if over.Role != "" {
-		out.Role = over.Role
-	}
-	if over.Availability != "" {
-		out.Availability = over.Availability
-	}
-	if out.Labels == nil && len(over.Labels) > 0 {
-		out.Labels = map[string]string{}
-	}
-	maps.Copy(out.Labels, over.Labels)
-	return out
+// isZero reports whether p sets nothing.
+func (p Profile) isZero() bool {
+	p.Origins = nil
+	return reflect.ValueOf(p).IsZero()
 }

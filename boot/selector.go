@@ -1,8 +1,11 @@
 package boot
 
 import (
+	"cmp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Matches reports whether inv is a machine that s is for. A field of s that is
@@ -21,7 +24,7 @@ func (s Selector) Matches(inv Inventory) bool {
 		{s.Product, inv.Product},
 		{s.Manufacturer, inv.Manufacturer},
 	} {
-		if p.pattern != "" && (p.text == "" || !glob(strings.ToLower(p.pattern), strings.ToLower(p.text))) {
+		if p.pattern != "" && (p.text == "" || !glob(p.pattern, p.text)) {
 			return false
 		}
 	}
@@ -49,7 +52,7 @@ func (s Selector) matchesArch(inv Inventory) bool {
 func (s Selector) IsZero() bool { return s.Rank() == Rank{} }
 
 // A Rank orders selectors by how exactly they name a machine. Keys that are
-// fewer machines each come first: a MAC beats any serial number, a serial
+// fewer machines have come first: a MAC beats any serial number, a serial
 // number any manufacturer; of two with the same keys, the one with more literal
 // characters in its patterns wins.
 type Rank struct {
@@ -74,7 +77,7 @@ func (s Selector) Rank() Rank {
 	bit(s.Subnet.IsValid(), 2)
 	bit(s.Arch != "", 1)
 	for _, p := range []string{s.Serial, s.Asset, s.Product, s.Manufacturer} {
-		r.Literal += len(p) - strings.Count(p, "*") - strings.Count(p, "?")
+		r.Literal += utf8.RuneCountInString(p) - strings.Count(p, "*") - strings.Count(p, "?")
 	}
 	if s.Subnet.IsValid() {
 		r.Literal += s.Subnet.Bits()
@@ -83,89 +86,45 @@ func (s Selector) Rank() Rank {
 }
 
 // Less reports whether r names machines less exactly than o.
-func (r Rank) Less(o Rank) bool {
-	if r.Keys != o.Keys {
-		return r.Keys < o.Keys
-	}
-	return r.Literal < o.Literal
+func (r Rank) Less(o Rank) bool { return r.compare(o) < 0 }
+
+func (r Rank) compare(o Rank) int {
+	return cmp.Or(cmp.Compare(r.Keys, o.Keys), cmp.Compare(r.Literal, o.Literal))
 }
 
-// MayTie reports whether some machine could match both s and o while neither
-// of them is more exact, so that nothing would decide between them.
-func (s Selector) MayTie(o Selector) bool {
-	if s.Rank() != o.Rank() {
-		return false
-	}
-	if len(s.MAC) > 0 && !slices.ContainsFunc(s.MAC, func(m MAC) bool { return slices.Contains(o.MAC, m) }) {
-		return false
-	}
-	if !strings.EqualFold(s.UUID, o.UUID) {
-		return false
-	}
-	for _, p := range [...][2]string{
-		{s.Serial, o.Serial}, {s.Asset, o.Asset}, {s.Product, o.Product}, {s.Manufacturer, o.Manufacturer},
-	} {
-		if !globsMeet(strings.ToLower(p[0]), strings.ToLower(p[1])) {
-			return false
-		}
-	}
-	if s.Subnet.IsValid() && !s.Subnet.Overlaps(o.Subnet) {
-		return false
-	}
-	// bios and uefi exclude each other, and so do two processors; a firmware
-	// and a processor can meet.
-	kind := func(a string) bool { return a == "bios" || a == "uefi" }
-	return s.Arch == o.Arch || kind(s.Arch) != kind(o.Arch)
-}
+// isGlob reports whether a pattern can match more than one text.
+func isGlob(pattern string) bool { return strings.ContainsAny(pattern, "*?") }
+
+// same compares two characters without regard to case.
+func same(a, b rune) bool { return a == b || unicode.ToLower(a) == unicode.ToLower(b) }
 
 // glob reports whether text matches pattern, in which * stands for any text
-// and ? for one character. It takes time in proportion to the product of the
-// lengths at worst.
+// and ? for one character; case does not matter. It takes time in proportion to
+// the product of the lengths at worst.
 func glob(pattern, text string) bool {
-	p, t := []rune(pattern), []rune(text)
-	i, j, star, back := 0, 0, -1, 0
-	for j < len(t) {
-		switch {
-		case i < len(p) && p[i] == '*':
-			star, back = i, j
-			i++
-		case i < len(p) && (p[i] == '?' || p[i] == t[j]):
-			i++
-			j++
-		case star >= 0:
-			back++
-			i, j = star+1, back
-		default:
-			return false
-		}
-	}
-	for i < len(p) && p[i] == '*' {
-		i++
-	}
-	return i == len(p)
-}
-
-// globsMeet reports whether some text matches both patterns.
-func globsMeet(a, b string) bool {
-	p, q := []rune(a), []rune(b)
-	// meet[j]: p[i:] and q[j:] match a common text.
-	next := make([]bool, len(q)+1)
-	cur := make([]bool, len(q)+1)
-	for i := len(p); i >= 0; i-- {
-		for j := len(q); j >= 0; j-- {
-			switch {
-			case i == len(p) && j == len(q):
-				cur[j] = true
-			case i < len(p) && p[i] == '*':
-				cur[j] = next[j] || j < len(q) && cur[j+1]
-			case j < len(q) && q[j] == '*':
-				cur[j] = cur[j+1] || i < len(p) && next[j]
-			default:
-				cur[j] = i < len(p) && j < len(q) && next[j+1] &&
-					(p[i] == q[j] || p[i] == '?' || q[j] == '?')
+	i, j := 0, 0        // what is compared
+	star, back := -1, 0 // after the last *, and where its text ends so far
+	for j < len(text) {
+		c, size := utf8.DecodeRuneInString(text[j:])
+		if i < len(pattern) {
+			p, psize := utf8.DecodeRuneInString(pattern[i:])
+			if p == '*' {
+				i++
+				star, back = i, j
+				continue
+			}
+			if p == '?' || same(p, c) {
+				i += psize
+				j += size
+				continue
 			}
 		}
-		cur, next = next, cur
+		if star < 0 {
+			return false
+		}
+		_, size = utf8.DecodeRuneInString(text[back:])
+		back += size
+		i, j = star, back
 	}
-	return next[0]
+	return strings.Trim(pattern[i:], "*") == ""
 }
