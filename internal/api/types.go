@@ -1,0 +1,111 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"bootd/boot"
+)
+
+// A Status is how the server is.
+type Status struct {
+	Version  string    `json:"version"`
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started"`
+	Config   string    `json:"config"` // directory
+	Networks []Network `json:"networks"`
+	Profiles int       `json:"profiles"`
+	Machines int       `json:"machines"` // entries in the configuration
+	Images   []Image   `json:"images"`   // that profiles name
+	Swarm    *Swarm    `json:"swarm,omitempty"`
+	// Problem is what is wrong with the configuration as it is on disk, when
+	// an older one is in force.
+	Problem string `json:"problem,omitempty"`
+}
+
+// A Network is a network that is served.
+type Network struct {
+	Name      string       `json:"name"`
+	Interface string       `json:"interface"`
+	Mode      boot.Mode    `json:"mode"`
+	Subnet    netip.Prefix `json:"subnet"`
+}
+
+// An Image is an image that a profile names, and whether it is there.
+type Image struct {
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty"` // empty: not in the store
+}
+
+// A Swarm is how a swarm is.
+type Swarm struct {
+	Name  string `json:"name"`
+	Phase string `json:"phase"`
+	Text  string `json:"text,omitempty"` // what it waits for, and the remedy
+	ID    string `json:"id,omitempty"`
+}
+
+// A Machine is a machine that is configured or has been seen.
+type Machine struct {
+	Name      string         `json:"name"`
+	MAC       boot.MAC       `json:"mac,omitzero"` // unset: an entry whose machine has never been seen
+	Profile   string         `json:"profile,omitempty"`
+	Entry     string         `json:"entry,omitempty"` // file:line:column; empty: no entry matches it
+	Stage     boot.Stage     `json:"stage,omitempty"`
+	Since     time.Time      `json:"since,omitzero"` // of Stage
+	Addr      netip.Addr     `json:"addr,omitzero"`
+	Waits     string         `json:"waits,omitempty"` // what should come next and why it may not
+	Inventory boot.Inventory `json:"inventory,omitzero"`
+	FirstSeen time.Time      `json:"first_seen,omitzero"`
+	LastSeen  time.Time      `json:"last_seen,omitzero"`
+	Boot      *boot.Timeline `json:"boot,omitempty"` // the latest
+}
+
+// A Lease is an address and who has it.
+type Lease struct {
+	MAC     boot.MAC   `json:"mac"`
+	Addr    netip.Addr `json:"addr"`
+	Network string     `json:"network"`
+	State   string     `json:"state"` // offered, bound, released, declined, expired
+	Expires time.Time  `json:"expires"`
+	Host    string     `json:"host,omitempty"`
+}
+
+// A Node is a node of the swarm.
+type Node struct {
+	Machine      string            `json:"machine,omitempty"` // empty: not one that bootd booted
+	ID           string            `json:"id"`
+	Hostname     string            `json:"hostname"`
+	Role         boot.Role         `json:"role"`
+	Leader       bool              `json:"leader,omitempty"`
+	Self         bool              `json:"self,omitempty"` // of the engine that bootd talks to
+	State        string            `json:"state"`
+	Availability string            `json:"availability"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	Tasks        int               `json:"tasks"`
+	Engine       string            `json:"engine"`
+	Addr         string            `json:"addr"`
+	Since        time.Time         `json:"since"`
+}
+
+// An Event is an event and its number, by which a reader can go on where it
+// stopped.
+type Event struct {
+	Seq uint64 `json:"seq"`
+	boot.Event
+}
+
+// A Problem is an error as its caller sees it (RFC 9457).
+type Problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Error makes a Problem an error.
+func (p *Problem) Error() string {
+	if p.Detail == "" {
+		return p.Title
+	}
+	return p.Detail
+}

@@ -1,0 +1,242 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// A Kind is a sort of record, kept as JSON under a name of its own. Names must
+// not begin each other.
+type Kind[T any] struct{ Name string }
+
+func (k Kind[T]) prefix() string       { return prefix + k.Name + "/" }
+func (k Kind[T]) key(id string) string { return k.prefix() + id }
+func (k Kind[T]) id(key []byte) string { return strings.TrimPrefix(string(key), k.prefix()) }
+func (k Kind[T]) decode(b []byte) (T, error) {
+	var v T
+	if err := json.Unmarshal(b, &v); err != nil {
+		return v, fmt.Errorf("a record of %s cannot be read: %w", k.Name, err)
+	}
+	return v, nil
+}
+
+// A Tx is a transaction. It is used by one goroutine, and not after its
+// function has returned.
+type Tx struct {
+	ctx    context.Context
+	client *clientv3.Client
+	read   map[string]int64 // revision of what was read; 0: it was not there
+	puts   map[string]string
+	drops  map[string]bool
+	order  []string // of keys changed, so that equal transactions are equal
+}
+
+// maxOps is how many records etcd changes in one transaction.
+const maxOps = 128
+
+// tries is how often a transaction is run before it gives up.
+const tries = 20
+
+// Update runs f and writes what it put and deleted, all or nothing. When what
+// f has read was changed meanwhile, it runs f again. At most 128 records can be
+// changed at once. When it returns nil, everything is on stable storage.
+func (s *Store) Update(ctx context.Context, f func(*Tx) error) error {
+	for range tries {
+		tx := &Tx{ctx: ctx, client: s.client, read: map[string]int64{}, puts: map[string]string{}, drops: map[string]bool{}}
+		if err := f(tx); err != nil {
+			return err
+		}
+		ok, err := tx.commit()
+		if err != nil || ok {
+			return err
+		}
+	}
+	return ErrConflict
+}
+
+// View runs f on a transaction whose changes are dropped.
+func (s *Store) View(ctx context.Context, f func(*Tx) error) error {
+	return f(&Tx{ctx: ctx, client: s.client, read: map[string]int64{}, puts: map[string]string{}, drops: map[string]bool{}})
+}
+
+func (t *Tx) commit() (bool, error) {
+	var ops []clientv3.Op
+	for _, key := range t.order {
+		if t.drops[key] {
+			ops = append(ops, clientv3.OpDelete(key))
+		} else {
+			ops = append(ops, clientv3.OpPut(key, t.puts[key]))
+		}
+	}
+	if len(ops) == 0 {
+		return true, nil
+	}
+	if len(ops) > maxOps {
+		return false, fmt.Errorf("a transaction changes %d records; %d are possible", len(ops), maxOps)
+	}
+	var ifs []clientv3.Cmp
+	for key, rev := range t.read {
+		ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(key), "=", rev))
+	}
+	resp, err := t.client.Txn(t.ctx).If(ifs...).Then(ops...).Commit()
+	if err != nil {
+		return false, explain(err)
+	}
+	return resp.Succeeded, nil
+}
+
+// explain adds the remedy to errors that have one.
+func explain(err error) error {
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		return fmt.Errorf("the store is full (%d MiB): %w; start bootd again, which gives unused space back", Quota>>20, err)
+	}
+	return fmt.Errorf("the store does not answer: %w", err)
+}
+
+func (t *Tx) change(key string) {
+	if !slices.Contains(t.order, key) {
+		t.order = append(t.order, key)
+	}
+}
+
+// Get returns a record, as the transaction has it. The error for one that is
+// not there is [ErrNotFound].
+func Get[T any](t *Tx, k Kind[T], id string) (T, error) {
+	key := k.key(id)
+	var none T
+	if t.drops[key] {
+		return none, fmt.Errorf("%s %s: %w", k.Name, id, ErrNotFound)
+	}
+	if text, ok := t.puts[key]; ok {
+		return k.decode([]byte(text))
+	}
+	resp, err := t.client.Get(t.ctx, key)
+	if err != nil {
+		return none, explain(err)
+	}
+	if len(resp.Kvs) == 0 {
+		t.read[key] = 0
+		return none, fmt.Errorf("%s %s: %w", k.Name, id, ErrNotFound)
+	}
+	t.read[key] = resp.Kvs[0].ModRevision
+	return k.decode(resp.Kvs[0].Value)
+}
+
+// Put writes a record.
+func Put[T any](t *Tx, k Kind[T], id string, v T) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("a record of %s cannot be written: %w", k.Name, err)
+	}
+	key := k.key(id)
+	t.change(key)
+	delete(t.drops, key)
+	t.puts[key] = string(b)
+	return nil
+}
+
+// Delete removes a record; one that is not there is no error.
+func Delete[T any](t *Tx, k Kind[T], id string) {
+	key := k.key(id)
+	t.change(key)
+	delete(t.puts, key)
+	t.drops[key] = true
+}
+
+// page is how many records are read at once.
+const page = 1000
+
+// List returns the records of a kind whose ID begins with begin, by ID. It
+// reads past transactions, all as of one moment. Records that cannot be read are
+// left out and named in the error, beside those that can.
+func List[T any](ctx context.Context, s *Store, k Kind[T], begin string) (map[string]T, error) {
+	out, _, err := list(ctx, s, k, begin)
+	return out, err
+}
+
+func list[T any](ctx context.Context, s *Store, k Kind[T], begin string) (map[string]T, int64, error) {
+	out := map[string]T{}
+	var bad error
+	from, end := k.key(begin), clientv3.GetPrefixRangeEnd(k.key(begin))
+	revision := int64(0)
+	for {
+		resp, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(revision))
+		if err != nil {
+			return nil, 0, explain(err)
+		}
+		revision = resp.Header.Revision
+		for _, kv := range resp.Kvs {
+			v, err := k.decode(kv.Value)
+			if err != nil {
+				bad = errors.Join(bad, fmt.Errorf("%s: %w", kv.Key, err))
+				continue
+			}
+			out[k.id(kv.Key)] = v
+		}
+		if !resp.More {
+			return out, revision, bad
+		}
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
+}
+
+// A Change is a record that was put or deleted.
+type Change[T any] struct {
+	ID      string
+	Value   T
+	Deleted bool
+}
+
+// Follow calls begin with all records of a kind, and then change with every
+// later change in order, until ctx ends. When it has fallen so far behind that
+// the store has forgotten what it missed, it begins anew.
+func Follow[T any](ctx context.Context, s *Store, k Kind[T], begin func(map[string]T), change func(Change[T])) error {
+	for ctx.Err() == nil {
+		all, revision, err := list(ctx, s, k, "")
+		if all == nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		begin(all)
+		if err := watch(ctx, s, k, revision+1, change); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watch reports changes from a revision on. It returns nil when it has to
+// begin anew, or when ctx ended.
+func watch[T any](ctx context.Context, s *Store, k Kind[T], from int64, change func(Change[T])) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for resp := range s.client.Watch(ctx, k.prefix(), clientv3.WithPrefix(), clientv3.WithRev(from)) {
+		if errors.Is(resp.Err(), rpctypes.ErrCompacted) {
+			return nil
+		}
+		if err := resp.Err(); err != nil && ctx.Err() == nil {
+			return explain(err)
+		}
+		for _, e := range resp.Events {
+			c := Change[T]{ID: k.id(e.Kv.Key), Deleted: e.Type == clientv3.EventTypeDelete}
+			if !c.Deleted {
+				v, err := k.decode(e.Kv.Value)
+				if err != nil {
+					return err
+				}
+				c.Value = v
+			}
+			change(c)
+		}
+	}
+	return nil
+}
