@@ -31,10 +31,13 @@ type Config struct {
 	Grace time.Duration // see [Policy]; 0: DefaultGrace
 
 	// Machines lists the machines that are to be in this swarm, as of now.
-	// Called often, from one goroutine.
+	// Called often, also concurrently; its result is not changed.
 	Machines func() []Machine
 	// Record is told when a machine's node becomes ready and when one is
-	// removed. Called from one goroutine.
+	// removed. Called by Run, one call after the other. An event of a removal
+	// is lost if the process is killed between the removal and the call; one
+	// of readiness is told again by the next process, until Machine.Ready
+	// shows that it has arrived.
 	Record func(boot.Event)
 	Log    *slog.Logger
 }
@@ -48,6 +51,9 @@ type JoinInfo struct {
 	Addr  string `json:"addr"`  // of a manager: 10.0.0.1:2377
 	Token string `json:"token"` // a secret
 }
+
+// String leaves out the token, so that it gets into no log by mistake.
+func (j JoinInfo) String() string { return j.Addr }
 
 // A Phase is how far a [Swarm] is.
 type Phase string

@@ -147,6 +147,13 @@ func TestPlan(t *testing.T) {
 		{"the list of labels cannot name bootd's own",
 			ms{machine(mac1, "a", told)}, ns{worker("a", "@1 bootd.labels=bootd.other,tier tier=1 bootd.other=2", active)},
 			as{set("a", mac1, swarm.Active, w, "@1 bootd.other=2")}},
+		{"a label with a comma in its name goes",
+			ms{machine(mac1, "a", told)}, ns{worker("a", "@1 bootd.labels=x%2Cy x,y=1 x=2 y=3", active)},
+			as{set("a", mac1, swarm.Active, w, "@1 x=2 y=3")}},
+		{"a label with a comma in its name comes, one without a name does not",
+			ms{machine(mac1, "a", told, func(m *swarm.Machine) { m.Labels = map[string]string{"x,y": "1", "": "2"} })},
+			ns{worker("a", "@1", active)},
+			as{set("a", mac1, swarm.Active, w, "@1 bootd.labels=x%2Cy x,y=1")}},
 		{"a label while the state is unknown",
 			ms{machine(mac1, "a", told, tier("back"))}, ns{worker("a", "@1", active, unknown)},
 			as{set("a", mac1, swarm.Active, w, "@1 bootd.labels=tier tier=back")}},
@@ -262,4 +269,22 @@ func sparse(got, want []swarm.Action) []swarm.Action {
 		out = append(out, a)
 	}
 	return out
+}
+
+// BenchmarkPlan is a look at a large swarm in which all is well.
+func BenchmarkPlan(b *testing.B) {
+	var nodes []swarm.Node
+	var machines []swarm.Machine
+	for i := range 10_000 {
+		mac := boot.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}
+		id := mac.Hyphens()
+		machines = append(machines, machine(mac, id, told, tier("front")))
+		nodes = append(nodes, worker(id, "bootd.machine="+mac.String()+" bootd.labels=tier tier=front", active))
+	}
+	policy := swarm.Policy{Grace: grace, Self: "self"}
+	for b.Loop() {
+		if len(swarm.Plan(machines, nodes, policy, now)) != 0 {
+			b.Fatal("there is something to do")
+		}
+	}
 }

@@ -76,6 +76,59 @@ func TestNoEngineAtFirst(t *testing.T) {
 	})
 }
 
+func TestEngineGoes(t *testing.T) {
+	simulate(t, func(t *testing.T, w *simulated, b *bootd) {
+		b.start()
+		b.ready()
+		time.Sleep(time.Minute + time.Second)
+		w.Stop()
+		begin := time.Now()
+		b.blocked("is it running")
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("noticed after %s that the engine had gone", took)
+		}
+	})
+}
+
+// stopping is an engine that says that it is in no swarm, and knows better
+// when it is to make one.
+type stopping struct {
+	*swarmtest.Engine
+	until time.Time
+}
+
+func (s stopping) Info(ctx context.Context) (swarm.Info, error) {
+	if time.Now().Before(s.until) {
+		return swarm.Info{State: swarm.Inactive}, nil
+	}
+	return s.Engine.Info(ctx)
+}
+
+func TestEngineDeniesItsSwarm(t *testing.T) {
+	simulate(t, func(t *testing.T, w *simulated, b *bootd) {
+		if err := w.Init(t.Context(), swarm.Init{}); err != nil {
+			t.Fatal(err)
+		}
+		before, err := w.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.w = &wrapped{w, stopping{w.Engine, time.Now().Add(10 * time.Second)}}
+		b.start()
+		for range 5 {
+			time.Sleep(time.Second)
+			b.noToken("") // in particular no token of a swarm that is none
+			if text := b.sw.Status().Text; strings.Contains(text, "already") {
+				t.Errorf("status: %s", text)
+			}
+		}
+		b.ready()
+		if after := b.sw.Status().Swarm; after != before.Swarm {
+			t.Errorf("swarm %s, was %s", after, before.Swarm)
+		}
+	})
+}
+
 func TestWorkerOfAnotherSwarm(t *testing.T) {
 	simulate(t, func(t *testing.T, w *simulated, b *bootd) {
 		w.BecomeWorker()
@@ -275,6 +328,9 @@ func TestConflicts(t *testing.T) {
 		b.await("mac=..:01 ready node1: node " + node + " ready, labels tier=x")
 		if took := time.Since(begin); took > 3*time.Second {
 			t.Errorf("five conflicts took %s", took)
+		}
+		if s := b.shown(); strings.Contains(s, "not as it should be") {
+			t.Errorf("a conflict is shown to people:\n%s", s)
 		}
 		b.node("node1 ready active rival1=was here,rival2=was here,rival3=was here,rival4=was here,rival5=was here,tier=x", node)
 	})

@@ -1,9 +1,11 @@
 package swarm_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -203,6 +205,21 @@ type bootd struct {
 	mu       sync.Mutex
 	machines []swarm.Machine
 	events   []boot.Event
+	log      bytes.Buffer
+}
+
+// Write takes what is logged.
+func (b *bootd) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.log.Write(p)
+}
+
+// shown returns what has been logged so far.
+func (b *bootd) shown() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.log.String()
 }
 
 func (b *bootd) start() {
@@ -224,7 +241,7 @@ func (b *bootd) start() {
 			}
 		}
 	}
-	cfg.Log = slog.New(slog.NewTextHandler(b.t.Output(), nil))
+	cfg.Log = slog.New(slog.NewTextHandler(io.MultiWriter(b.t.Output(), b), nil))
 	b.sw = b.w.open(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)

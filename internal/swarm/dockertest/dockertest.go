@@ -4,7 +4,7 @@
 //
 // An engine's namespaces belong to a thread of the test's process, its data to
 // a tmpfs within them, and its process dies with that thread. So nothing
-// remains, even when the test is killed.
+// remains but a log, even when the test is killed.
 //
 // It needs root, dockerd and ip; without them tests skip. Methods must be
 // called from the test's goroutine.
@@ -49,6 +49,7 @@ type Engine struct {
 	dir  string
 	room *room
 	cmd  *exec.Cmd // nil: not running
+	ran  bool      // it has answered once
 	done chan error
 }
 
@@ -78,9 +79,12 @@ func New(t testing.TB) *Lab {
 			t.Errorf("cannot clean up: %v", err)
 		}
 	})
-	l.hub = newRoom(t, unix.CLONE_NEWNET, func() error {
+	l.hub, err = newRoom(t, unix.CLONE_NEWNET, func() error {
 		return run("ip", "link", "add", "br0", "up", "type", "bridge", "mcast_snooping", "0")
 	})
+	if err != nil {
+		t.Skipf("needs namespaces and bridges: %v", err)
+	}
 	return l
 }
 
@@ -97,7 +101,8 @@ func (l *Lab) Engine(name string) *Engine {
 		l.t.Fatal(err)
 	}
 	port := fmt.Sprintf("p%d-%04x", l.engines, rand.N(1<<16))
-	e.room = newRoom(l.t, unix.CLONE_NEWNET|unix.CLONE_NEWUTS|unix.CLONE_NEWNS, func() error {
+	var err error
+	e.room, err = newRoom(l.t, unix.CLONE_NEWNET|unix.CLONE_NEWUTS|unix.CLONE_NEWNS, func() error {
 		if err := unix.Sethostname([]byte(name)); err != nil {
 			return fmt.Errorf("cannot set the host name: %w", err)
 		}
@@ -117,6 +122,9 @@ func (l *Lab) Engine(name string) *Engine {
 		}
 		return nil
 	})
+	if err != nil {
+		l.t.Fatalf("cannot prepare engine %s: %v", name, err)
+	}
 	if err := l.hub.do(func() error { return run("ip", "link", "set", port, "master", "br0", "up") }); err != nil {
 		l.t.Fatal(err)
 	}
@@ -175,11 +183,15 @@ func (e *Engine) Start() {
 	cli := e.Client()
 	for {
 		if _, err := cli.Ping(ctx); err == nil {
+			e.ran = true
 			return
 		}
 		select {
 		case err := <-e.done:
 			e.cmd = nil
+			if e.ran {
+				e.t.Fatalf("engine %s does not start again: %v:\n%s", e.Name, err, e.lastWords())
+			}
 			e.t.Skipf("dockerd does not run here: %v:\n%s", err, e.lastWords())
 		case <-ctx.Done():
 			e.t.Fatalf("engine %s does not answer:\n%s", e.Name, e.lastWords())
@@ -268,8 +280,7 @@ type room struct {
 
 // newRoom makes a thread with namespaces of its own and runs setup on it. The
 // thread ends with the test.
-func newRoom(t testing.TB, flags int, setup func() error) *room {
-	t.Helper()
+func newRoom(t testing.TB, flags int, setup func() error) (*room, error) {
 	r := &room{work: make(chan func())}
 	ready, ended := make(chan error), make(chan struct{})
 	go func() {
@@ -289,10 +300,7 @@ func newRoom(t testing.TB, flags int, setup func() error) *room {
 		close(r.work)
 		<-ended
 	})
-	if err := <-ready; err != nil {
-		t.Skipf("namespaces cannot be made here: %v", err)
-	}
-	return r
+	return r, <-ready
 }
 
 // do runs f in the room. Processes that f starts stay in it.

@@ -54,8 +54,8 @@ func New(addr string) *Engine {
 }
 
 var (
-	errStopped = errors.New("Cannot connect to the Docker daemon. Is the docker daemon running?")
-	errWorker  = errors.New("This node is not a swarm manager")
+	errStopped = errors.New("cannot connect to the Docker daemon")
+	errWorker  = errors.New("this node is not a swarm manager")
 	errToken   = errors.New("rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster")
 	errReady   = errors.New("rpc error: code = FailedPrecondition desc = node is not down and can't be removed")
 	errManager = errors.New("rpc error: code = FailedPrecondition desc = node is a cluster manager and must be demoted before removal")
