@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -42,13 +44,24 @@ type Tx struct {
 const maxOps = 128
 
 // tries is how often a transaction is run before it gives up.
-const tries = 20
+const tries = 30
+
+// pause is the longest wait between two tries. Waiting a random part of it
+// lets one of those who are in each other's way go first.
+const pause = 40 * time.Millisecond
 
 // Update runs f and writes what it put and deleted, all or nothing. When what
 // f has read was changed meanwhile, it runs f again. At most 128 records can be
 // changed at once. When it returns nil, everything is on stable storage.
 func (s *Store) Update(ctx context.Context, f func(*Tx) error) error {
-	for range tries {
+	for i := range tries {
+		if i > 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(rand.N(min(pause, time.Millisecond<<i))):
+			}
+		}
 		tx := &Tx{ctx: ctx, client: s.client, read: map[string]int64{}, puts: map[string]string{}, drops: map[string]bool{}}
 		if err := f(tx); err != nil {
 			return err

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bootd/assets"
+	"bootd/boot"
+	"bootd/internal/config"
+)
+
+func (a *app) assetCommand() *cobra.Command {
+	c := &cobra.Command{Use: "asset", Short: "the files that machines boot", Args: exactly(),
+		Long: `Images are kept in the state directory, by digest. A running server sees at once
+what these commands change.`}
+	c.RunE = func(*cobra.Command, []string) error { return c.Help() }
+	c.AddCommand(a.assetListCommand(), a.assetFetchCommand(), a.assetImportCommand(), a.assetRmCommand(), a.assetLoadersCommand())
+	return c
+}
+
+// assets opens the configuration and its asset store.
+func (a *app) assets() (*config.Config, *assets.Store, error) {
+	cfg, err := config.Load(a.dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := openAssets(cfg)
+	return cfg, s, err
+}
+
+func (a *app) assetListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "the images in the store", Args: exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			_, s, err := a.assets()
+			if err != nil {
+				return err
+			}
+			records, err := s.List()
+			if a.format == "json" {
+				if records == nil {
+					records = []assets.Record{}
+				}
+				return errors.Join(a.json(records), err)
+			}
+			now := time.Now()
+			rows := make([][]string, len(records))
+			for i, r := range records {
+				current := ""
+				if r.Current {
+					current = "current"
+				}
+				rows[i] = []string{r.Image.Name, r.Image.Version, r.Image.CPU, string(r.Image.Family), size(r.Size()), ago(r.Fetched, now),
+					cmp.Or(r.Signer, r.KeyID), current}
+			}
+			return errors.Join(a.table([]string{"IMAGE", "VERSION", "CPU", "FAMILY", "SIZE", "FETCHED", "SIGNED BY", ""}, rows), err)
+		},
+	}
+}
+
+func (a *app) assetFetchCommand() *cobra.Command {
+	var cpu string
+	c := &cobra.Command{
+		Use:   "fetch IMAGE...",
+		Short: "get images, or newer versions of them",
+		Long: `Fetch gets the version that an image's source offers now, checks its digests and
+signatures, and makes it the one that machines boot. An interrupted fetch is
+resumed. IMAGE is fedora-coreos/STREAM, flatcar/CHANNEL, or one declared under
+images in bootd.yaml.`,
+		Example: "  bootd asset fetch fedora-coreos/stable\n  bootd asset fetch flatcar/stable --cpu aarch64",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{errors.New("name an image: bootd asset fetch IMAGE...")}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			cfg, s, err := a.assets()
+			if err != nil {
+				return err
+			}
+			for _, name := range args {
+				src, err := imageSource(cfg, name, cpu)
+				if err != nil {
+					return err
+				}
+				if err := a.fetch(c, s, src); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&cpu, "cpu", "", "x86_64 or aarch64 (default: as configured, or x86_64)")
+	return c
+}
+
+func (a *app) fetch(c *cobra.Command, s *assets.Store, src assets.Source) error {
+	bars := newDownloads(a.err)
+	image, err := s.Fetch(c.Context(), src, bars)
+	bars.close()
+	if err != nil {
+		return err
+	}
+	if a.format == "json" {
+		return a.json(image)
+	}
+	_, err = fmt.Fprintf(a.out, "%s %s (%s) is in the store\n", image.Name, image.Version, image.CPU)
+	return err
+}
+
+func (a *app) assetImportCommand() *cobra.Command {
+	var family, version string
+	c := &cobra.Command{
+		Use:   "import IMAGE DIRECTORY",
+		Short: "copy an image from a local directory",
+		Long: `Import recognizes kernel, initramfs and root file system by their usual names,
+copies them into the store under the name IMAGE, and makes that the version that
+machines boot.`,
+		Example: "  bootd asset import lab /var/cache/bootd-lab/image",
+		Args:    exactly("IMAGE", "DIRECTORY"),
+		RunE: func(c *cobra.Command, args []string) error {
+			_, s, err := a.assets()
+			if err != nil {
+				return err
+			}
+			return a.fetch(c, s, assets.Dir{Name: args[0], Path: args[1], Family: boot.Family(family), Version: version})
+		},
+	}
+	c.Flags().StringVar(&family, "family", "", "fedora-coreos, flatcar or linux (default: by the files' names)")
+	c.Flags().StringVar(&version, "version", "", "what to call this version (default: by the files' names or digests)")
+	return c
+}
+
+func (a *app) assetRmCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "rm IMAGE [VERSION]",
+		Short:   "remove an image, or one version of it",
+		Example: "  bootd asset rm fedora-coreos/testing",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 {
+				return usageError{errors.New("bootd asset rm takes IMAGE [VERSION]")}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			_, s, err := a.assets()
+			if err != nil {
+				return err
+			}
+			v := ""
+			if len(args) > 1 {
+				v = args[1]
+			}
+			freed, err := s.Remove(args[0], v)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.out, "removed %s; %s freed\n", args[0], size(freed))
+			return err
+		},
+	}
+}
+
+func (a *app) assetLoadersCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "loaders", Short: "the iPXE builds that were found, and for which firmware", Args: exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := config.Load(a.dir)
+			if err != nil {
+				return err
+			}
+			found := findLoaders(cfg)
+			list := found.List()
+			if a.format == "json" {
+				return a.json(list)
+			}
+			rows := make([][]string, len(list))
+			for i, l := range list {
+				rows[i] = []string{l.Name, l.Version, size(l.Size), l.Path}
+			}
+			err = a.table([]string{"LOADER", "VERSION", "SIZE", "PATH"}, rows)
+			for _, s := range found.Skipped() {
+				fmt.Fprintln(a.err, "left out:", s)
+			}
+			return err
+		},
+	}
+}

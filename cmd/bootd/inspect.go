@@ -1,0 +1,156 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bootd/internal/api"
+)
+
+func (a *app) leaseCommand() *cobra.Command {
+	c := &cobra.Command{Use: "lease", Short: "the addresses that were given out", Args: exactly()}
+	c.RunE = func(*cobra.Command, []string) error { return c.Help() }
+	c.AddCommand(&cobra.Command{
+		Use: "list", Short: "who has which address", Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			list, err := a.api().Leases(c.Context())
+			if err != nil {
+				return err
+			}
+			if a.format == "json" {
+				return a.json(list)
+			}
+			rows := make([][]string, len(list))
+			for i, l := range list {
+				rows[i] = []string{l.Addr.String(), l.MAC.String(), l.Network, l.State, until(l.Expires, time.Now()), l.Host}
+			}
+			return a.table([]string{"ADDRESS", "MAC", "NETWORK", "STATE", "EXPIRES", "HOST"}, rows)
+		},
+	})
+	return c
+}
+
+func until(t, now time.Time) string {
+	if t.Before(now) {
+		return ago(t, now)
+	}
+	return "in " + short(t.Sub(now))
+}
+
+func (a *app) eventsCommand() *cobra.Command {
+	var follow bool
+	var machine string
+	c := &cobra.Command{
+		Use:     "events",
+		Short:   "what has happened, and what happens",
+		Example: "  bootd events --follow\n  bootd events --machine node1 -o json",
+		Args:    exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.api().Events(c.Context(), machine, 0, follow, a.event)
+		},
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as events happen")
+	c.Flags().StringVar(&machine, "machine", "", "only those of one machine, by `name` or hardware address")
+	return c
+}
+
+// event writes one event as a line; as JSON, too.
+func (a *app) event(e api.Event) error {
+	if a.format == "json" {
+		return a.jsonLine(e)
+	}
+	parts := []string{e.Time.Format("15:04:05.000"), e.MAC.String(), fmt.Sprintf("%-8s", e.Stage)}
+	if e.Client != "" {
+		parts = append(parts, string(e.Client))
+	}
+	if e.Addr.IsValid() {
+		parts = append(parts, e.Addr.String())
+	}
+	if e.Text != "" {
+		parts = append(parts, e.Text)
+	}
+	if e.Bytes > 0 {
+		parts = append(parts, size(e.Bytes)+" in "+short(e.Took))
+	}
+	_, err := fmt.Fprintln(a.out, strings.Join(parts, "  "))
+	return err
+}
+
+func (a *app) swarmCommand() *cobra.Command {
+	c := &cobra.Command{Use: "swarm", Short: "the Docker Swarm of the machines", Args: exactly()}
+	c.RunE = func(*cobra.Command, []string) error { return c.Help() }
+	c.AddCommand(&cobra.Command{
+		Use: "nodes", Short: "the nodes, and which machine each one is", Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			list, err := a.api().SwarmNodes(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.swarmNodes(list)
+		},
+	})
+	return c
+}
+
+func (a *app) swarmNodes(list []api.Node) error {
+	if a.format == "json" {
+		return a.json(list)
+	}
+	now := time.Now()
+	rows := make([][]string, len(list))
+	for i, n := range list {
+		role := string(n.Role)
+		if n.Leader {
+			role += " (leader)"
+		}
+		var labels []string
+		for _, k := range slices.Sorted(maps.Keys(n.Labels)) {
+			labels = append(labels, k+"="+n.Labels[k])
+		}
+		rows[i] = []string{n.Hostname, n.Machine, n.ID, n.State, n.Availability, role, strings.Join(labels, ","), fmt.Sprint(n.Tasks), ago(n.Since, now)}
+	}
+	return a.table([]string{"NODE", "MACHINE", "ID", "STATE", "AVAILABILITY", "ROLE", "LABELS", "TASKS", "SINCE"}, rows)
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "how the server is", Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := a.api().Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if a.format == "json" {
+				return a.json(s)
+			}
+			return a.status(s)
+		},
+	}
+}
+
+func (a *app) status(s api.Status) error {
+	fmt.Fprintf(a.out, "bootd %s, process %d, up %s, configuration %s\n", s.Version, s.PID, short(time.Since(s.Started)), s.Config)
+	fmt.Fprintf(a.out, "%d profile(s), %d machine entry(s)\n", s.Profiles, s.Machines)
+	for _, n := range s.Networks {
+		fmt.Fprintf(a.out, "network %s: %s on %s, %s\n", n.Name, n.Subnet, n.Interface, n.Mode)
+	}
+	for _, i := range s.Images {
+		v := i.Version
+		if v == "" {
+			v = "missing; see `bootd asset fetch --help`"
+		}
+		fmt.Fprintf(a.out, "image %s: %s\n", i.Name, v)
+	}
+	if w := s.Swarm; w != nil {
+		fmt.Fprintf(a.out, "swarm %s: %s %s\n", w.Name, w.Phase, w.Text)
+	}
+	if s.Problem != "" {
+		fmt.Fprintf(a.out, "\nThe configuration on disk has mistakes; an older one is in force:\n%s\n", s.Problem)
+	}
+	return nil
+}

@@ -1,0 +1,352 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bootd/assets"
+	"bootd/boot"
+	"bootd/internal/config"
+	"bootd/internal/timeline"
+)
+
+// live is what the server goes by at the moment: the configuration in force
+// and the images that are there, joined into one catalog that is swapped when
+// either changes.
+type live struct {
+	images  *assets.Store
+	loaders assets.Loaders
+	log     *slog.Logger
+	changed func() // told after each swap; set before Run
+
+	cat     atomic.Pointer[boot.Catalog]
+	mu      sync.Mutex // guards cfg and problem
+	cfg     *config.Config
+	problem error // of the configuration on disk, when an older one is in force
+}
+
+// newLive makes the first catalog.
+func newLive(cfg *config.Config, images *assets.Store, log *slog.Logger) (*live, error) {
+	l := &live{images: images, log: log, cfg: cfg, changed: func() {}, loaders: findLoaders(cfg)}
+	if len(l.loaders.List()) == 0 {
+		log.Warn("no iPXE loaders were found; machines without iPXE in their ROM cannot boot: install the package ipxe, or set loaders in bootd.yaml")
+	}
+	return l, l.swap(cfg)
+}
+
+func (l *live) String() string { return "configuration" }
+
+func (l *live) catalog() *boot.Catalog { return l.cat.Load() }
+
+func (l *live) config() *config.Config {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cfg
+}
+
+// findLoaders finds the iPXE builds: in the configured directory, the state
+// directory, the system's packages.
+func findLoaders(cfg *config.Config) assets.Loaders {
+	var dirs []string
+	if cfg.Loaders != "" {
+		dirs = append(dirs, cfg.Loaders)
+	}
+	return assets.FindLoaders(append(dirs, filepath.Join(cfg.StateDir, "loaders"))...)
+}
+
+// swap puts a configuration in force, with the images that are there now.
+func (l *live) swap(cfg *config.Config) error {
+	images, err := l.images.Images()
+	if err != nil {
+		l.log.Warn("some images cannot be used", "err", err)
+	}
+	c := cfg.Catalog
+	next, err := boot.NewCatalog(boot.Catalog{Networks: c.Networks, Profiles: c.Profiles, Machines: c.Machines, Unknown: c.Unknown, Images: images})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.cfg, l.problem = cfg, nil
+	l.mu.Unlock()
+	l.cat.Store(next)
+	return nil
+}
+
+// Run follows the files and the asset store, and fetches images that are
+// missing.
+func (l *live) Run(ctx context.Context) error {
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	fetch := make(chan struct{}, 1)
+	fetch <- struct{}{}
+	parts.Go(func() { l.fetchMissing(ctx, fetch) })
+	parts.Go(func() { l.followImages(ctx) })
+	return config.Watch(ctx, l.config(), func(cfg *config.Config, err error) {
+		if err == nil {
+			err = checkProfiles(cfg)
+		}
+		if err == nil {
+			l.warnFixed(cfg)
+			err = l.swap(cfg)
+		}
+		if err != nil {
+			l.mu.Lock()
+			l.problem = err
+			l.mu.Unlock()
+			l.log.Error("the changed configuration has mistakes; the old one stays in force", "err", err)
+			return
+		}
+		l.log.Info("the configuration has been read again")
+		l.changed()
+		select {
+		case fetch <- struct{}{}:
+		default:
+		}
+	})
+}
+
+// warnFixed names what a running server cannot change.
+func (l *live) warnFixed(next *config.Config) {
+	now := l.config()
+	for _, f := range []struct {
+		key     string
+		differs bool
+	}{
+		{"state_dir", now.StateDir != next.StateDir},
+		{"http.port", now.HTTPPort != next.HTTPPort},
+		{"tftp", now.TFTPPort != next.TFTPPort || now.TFTPRoot != next.TFTPRoot},
+		{"loaders", now.Loaders != next.Loaders},
+		{"api.socket", now.Socket != next.Socket},
+		{"log", now.LogLevel != next.LogLevel || now.LogJSON != next.LogJSON},
+		{"swarm", !sameSwarm(now.Swarm, next.Swarm)},
+	} {
+		if f.differs {
+			l.log.Warn("a changed setting takes effect when bootd is started again", "key", f.key)
+		}
+	}
+}
+
+func sameSwarm(a, b *config.Swarm) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Name == b.Name && a.Host == b.Host && a.Advertise == b.Advertise && a.Availability == b.Availability &&
+		a.DataPathPort == b.DataPathPort && slices.Equal(a.AddressPools, b.AddressPools)
+}
+
+// followImages swaps the catalog when images come or go, also by another
+// process.
+func (l *live) followImages(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	seen, _ := l.images.Stamp() // an error shows at the next look
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		stamp, err := l.images.Stamp()
+		if err != nil || stamp == seen {
+			continue
+		}
+		seen = stamp
+		if err := l.swap(l.config()); err != nil {
+			l.log.Error("the images were not taken over", "err", err)
+			continue
+		}
+		l.changed()
+	}
+}
+
+// fetchMissing gets what profiles name and the store does not have, so that a
+// new configuration needs no second step. Local directories are compared with
+// what is there each time; others are fetched anew by `bootd asset fetch` only.
+func (l *live) fetchMissing(ctx context.Context, again <-chan struct{}) {
+	const least, most = 30 * time.Second, time.Hour
+	wait := least
+	retry := time.NewTimer(most)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again:
+			wait = least
+		case <-retry.C:
+		}
+		cfg := l.config()
+		failed := false
+		for _, name := range imageNames(cfg) {
+			src, err := imageSource(cfg, name, "")
+			_, local := src.(assets.Dir)
+			if _, there := l.catalog().Image(name, ""); err == nil && there && !local {
+				continue
+			}
+			if err == nil {
+				l.log.Info("looking after an image", "image", name)
+				_, err = l.images.Fetch(ctx, src, nil)
+			}
+			if err != nil && ctx.Err() == nil {
+				failed = true
+				l.log.Error("an image is missing; machines that need it wait", "image", name, "err", err, "next_try", wait)
+			}
+		}
+		if failed {
+			retry.Reset(wait)
+			wait = min(2*wait, most)
+		}
+	}
+}
+
+// imageNames are the images that profiles and machines name.
+func imageNames(cfg *config.Config) []string {
+	var out []string
+	add := func(p *boot.Profile) {
+		if p.Image != "" && !slices.Contains(out, p.Image) {
+			out = append(out, p.Image)
+		}
+	}
+	for _, name := range profileNames(cfg) {
+		add(cfg.Catalog.Profiles[name])
+	}
+	for _, m := range cfg.Catalog.Machines {
+		add(cfg.Catalog.Effective(m))
+	}
+	return out
+}
+
+// assign decides for a machine that asks for its script or config, and notes
+// what it was given.
+func (l *live) assign(inv boot.Inventory, record *timeline.Recorder) (boot.Assignment, error) {
+	a, err := l.catalog().Assign(inv)
+	if err == nil && a.Profile != nil {
+		record.Assigned(inv.MAC, a.Name, a.Profile.Name, l.expect(a))
+	}
+	return a, err
+}
+
+// expect is the last stage that a boot leads to.
+func (l *live) expect(a boot.Assignment) boot.Stage {
+	switch {
+	case a.Profile.Image == "":
+		return boot.Script
+	case a.Profile.Swarm != nil && l.config().Swarm != nil:
+		return boot.Ready
+	case l.family(a) == boot.Linux:
+		return boot.Initrd
+	}
+	return boot.Up
+}
+
+// family is that of the machine's image.
+func (l *live) family(a boot.Assignment) boot.Family {
+	if i, ok := l.catalog().Image(a.Profile.Image, a.Inventory.CPU); ok {
+		return i.Family
+	}
+	return familyOf(l.config(), a.Profile.Image)
+}
+
+// openAssets opens the asset store in the state directory.
+func openAssets(cfg *config.Config) (*assets.Store, error) {
+	return assets.Open(filepath.Join(cfg.StateDir, "assets"))
+}
+
+// imageSource is where an image comes from: as the configuration says, or else
+// as its name says. cpu empty means as configured, or x86_64.
+func imageSource(cfg *config.Config, name, cpu string) (assets.Source, error) {
+	i := slices.IndexFunc(cfg.Images, func(s config.ImageSource) bool { return s.Name == name })
+	var s config.ImageSource
+	if i >= 0 {
+		s = cfg.Images[i]
+	}
+	if cpu == "" {
+		cpu = s.CPU
+	}
+	switch {
+	case s.Path != "":
+		return assets.Dir{Path: s.Path, Name: name, Version: s.Version, Family: s.Family, CPU: cpu}, nil
+	case s.Kernel != nil:
+		u := assets.URLs{Name: name, Version: s.Version, Family: s.Family, CPU: cpu, Kernel: assets.Remote(*s.Kernel)}
+		for _, r := range s.Initrds {
+			u.Initrds = append(u.Initrds, assets.Remote(r))
+		}
+		if s.RootFS != nil {
+			r := assets.Remote(*s.RootFS)
+			u.RootFS = &r
+		}
+		return u, nil
+	}
+	if cpu == "" {
+		cpu = "x86_64"
+	}
+	src, ok := assets.SourceOf(name, cpu)
+	if !ok {
+		return nil, fmt.Errorf("image %q is not known: declare it under images in bootd.yaml, or name fedora-coreos/STREAM or flatcar/CHANNEL", name)
+	}
+	switch v := src.(type) {
+	case assets.CoreOS:
+		if s.Mirror != "" {
+			v.Base = s.Mirror
+		}
+		v.Insecure = s.Insecure
+		return v, nil
+	case assets.Flatcar:
+		if s.Mirror != "" {
+			v.Base = s.Mirror
+		}
+		v.Insecure = s.Insecure
+		return v, nil
+	}
+	return src, nil
+}
+
+// ticketKey reads the key of the tickets, or makes it. Tickets that were given
+// out before a restart are good after it.
+func ticketKey(path string) ([]byte, error) {
+	const size = 32
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) == size {
+		return b, nil
+	}
+	if err == nil {
+		return nil, fmt.Errorf("the key in %s is damaged (%d bytes, not %d); remove it, and machines that boot just now must be switched on again", path, len(b), size)
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cannot read the key of the tickets: %w", err)
+	}
+	b = make([]byte, size)
+	rand.Read(b)
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = f.Write(b)
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot keep the key of the tickets: %w", err)
+	}
+	return b, nil
+}
+
+func profileNames(cfg *config.Config) []string {
+	var names []string
+	for name := range cfg.Catalog.Profiles {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, strings.Compare)
+	return names
+}

@@ -1,0 +1,187 @@
+// Command bootd boots diskless machines over the network and turns them into
+// a container cluster. It is the server (bootd serve) and the tool that
+// operators use against it, in one binary.
+//
+// This package holds what only a program may do: flags, the environment, the
+// terminal, the exit status, and the wiring of the parts. Each file is one
+// noun of the command line; serve.go builds the server.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"bootd/internal/client"
+	"bootd/internal/config"
+)
+
+// The exit statuses of every command.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // it was tried and did not work
+	exitUsage       = 2 // the command line is wrong
+	exitConfig      = 3 // the configuration has mistakes
+	exitUnreachable = 4 // bootd serve does not answer
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole program but for the process around it.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{in: stdin, out: stdout, err: stderr}
+	root := a.command()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	return a.explain(err)
+}
+
+// An app is one invocation of the program: where it reads and writes, and the
+// flags that all commands share.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+
+	dir    string // configuration directory
+	socket string // of the API; empty: as the configuration says
+	format string // table or json
+}
+
+const about = `bootd turns diskless machines into a running container cluster.
+
+A machine is switched on; bootd gives it an address, a loader, a kernel and its
+configuration; the machine joins the swarm. Start with:
+
+  bootd check                      is the configuration right?
+  bootd profile render worker      what would a machine get?
+  bootd serve                      answer machines
+  bootd machine list               where is each of them?
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 the configuration has
+mistakes, 4 the server does not answer.`
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "bootd",
+		Short:         "boot diskless machines into a container cluster",
+		Long:          about,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	f := root.PersistentFlags()
+	f.StringVarP(&a.dir, "config", "c", "/etc/bootd", "configuration `directory`")
+	f.StringVar(&a.socket, "socket", "", "`path` of the server's socket (default: as configured)")
+	f.StringVarP(&a.format, "output", "o", "table", "`format` of the output: table or json")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if a.format != "table" && a.format != "json" {
+			return usageError{fmt.Errorf("unknown output format %q; use table or json", a.format)}
+		}
+		return nil
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
+	})
+	root.AddCommand(
+		a.serveCommand(),
+		a.checkCommand(),
+		a.profileCommand(),
+		a.machineCommand(),
+		a.assetCommand(),
+		a.leaseCommand(),
+		a.eventsCommand(),
+		a.swarmCommand(),
+		a.statusCommand(),
+		a.labCommand(),
+		a.versionCommand(),
+	)
+	return root
+}
+
+// A usageError is a mistake on the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// explain writes err for a person and returns the exit status it deserves.
+func (a *app) explain(err error) int {
+	var usage usageError
+	var mistakes config.Mistakes
+	switch {
+	case errors.Is(err, context.Canceled):
+		return exitFailed // interrupted: who did it knows
+	case errors.As(err, &mistakes):
+		if shown := (told{}); !errors.As(err, &shown) {
+			fmt.Fprintln(a.err, mistakes.Error())
+		}
+		return exitConfig
+	case errors.As(err, &usage):
+		fmt.Fprintln(a.err, "bootd:", err)
+		return exitUsage
+	case errors.Is(err, client.ErrUnreachable):
+		fmt.Fprintln(a.err, "bootd:", err)
+		return exitUnreachable
+	}
+	fmt.Fprintln(a.err, "bootd:", err)
+	return exitFailed
+}
+
+// exactly is cobra's ExactArgs with the exit status of a usage error and the
+// arguments by name.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return usageError{fmt.Errorf("%s takes %d argument(s): %s; see --help", c.CommandPath(), len(names), c.Use)}
+		}
+		return nil
+	}
+}
+
+// version is set by the linker for releases.
+var version = ""
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "print the version",
+		Args:  exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			v := map[string]string{"version": version}
+			if info, ok := debug.ReadBuildInfo(); ok {
+				v["go"] = info.GoVersion
+				if version == "" {
+					v["version"] = info.Main.Version
+				}
+				for _, s := range info.Settings {
+					if s.Key == "vcs.revision" {
+						v["commit"] = s.Value
+					}
+				}
+			}
+			if a.format == "json" {
+				return a.json(v)
+			}
+			_, err := fmt.Fprintln(a.out, "bootd", v["version"], v["go"], v["commit"])
+			return err
+		},
+	}
+}

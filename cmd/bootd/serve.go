@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"bootd/assets"
+	"bootd/boot"
+	"bootd/boot/dhcp"
+	"bootd/boot/ipxe"
+	"bootd/boot/lease"
+	"bootd/internal/api"
+	"bootd/internal/config"
+	"bootd/internal/store"
+	"bootd/internal/swarm"
+	"bootd/internal/timeline"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "answer machines: DHCP, TFTP, HTTP, and the swarm",
+		Long: `Serve runs the server in the foreground until it is interrupted. It reads the
+configuration directory again whenever a file in it changes; a mistake keeps the
+running configuration and is logged.`,
+		Example: "  bootd serve\n  bootd serve -c ./site",
+		Args:    exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := config.Load(a.dir)
+			if err == nil {
+				err = checkProfiles(cfg)
+			}
+			if err != nil {
+				return err
+			}
+			return serve(c.Context(), cfg, a.logger(cfg))
+		},
+	}
+}
+
+// logger writes to standard error, without times: systemd adds its own.
+func (a *app) logger(cfg *config.Config) *slog.Logger {
+	o := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogJSON {
+		return slog.New(slog.NewJSONHandler(a.err, o))
+	}
+	return slog.New(slog.NewTextHandler(a.err, o))
+}
+
+// A service is a long-lived part of the server.
+type service interface {
+	// Run serves until ctx ends, and returns nil when that is why it stopped.
+	Run(ctx context.Context) error
+	fmt.Stringer
+}
+
+// serve wires the server and runs it. Everything is built once, here, and
+// handed down; nothing looks anything up later. Ports are bound before it says
+// that it is ready, so what cannot work is an error of the start.
+//
+//	machines                                         operators
+//	   |                                                 |
+//	 DHCP   TFTP   HTTP (scripts, Ignition, assets)     API
+//	   |      |      |         |                         |
+//	   |      +------+---------+---- live (catalog) -----+
+//	leases                     |      ^ swapped when files or images change
+//	   |                       |      |
+//	   +------ events ---> timeline --+--> swarm --> Docker engine
+//	                           |
+//	                         store
+func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
+		return fmt.Errorf("cannot create the state directory: %w", err)
+	}
+	key, err := ticketKey(filepath.Join(cfg.StateDir, "ticket.key"))
+	if err != nil {
+		return err
+	}
+	tickets, err := boot.NewTickets(key)
+	if err != nil {
+		return err
+	}
+	leases, err := lease.Open(filepath.Join(cfg.StateDir, "leases"), log.With("part", "leases"))
+	if err != nil {
+		return err
+	}
+	defer closing(leases.Close, "leases", log)
+	db, err := store.Open(ctx, store.Options{Dir: filepath.Join(cfg.StateDir, "store"), Log: log.With("part", "store")})
+	if err != nil {
+		return err
+	}
+	defer closing(db.Close, "store", log)
+	record, err := timeline.New(ctx, db, log)
+	if err != nil {
+		return err
+	}
+	images, err := openAssets(cfg)
+	if err != nil {
+		return err
+	}
+	live, err := newLive(cfg, images, log)
+	if err != nil {
+		return err
+	}
+
+	renderer := &renderer{}
+	var members *swarm.Swarm
+	if s := cfg.Swarm; s != nil {
+		members, err = newSwarm(cfg, live, record, log.With("part", "swarm"))
+		if err != nil {
+			return err
+		}
+		renderer.join = members.Join
+	}
+	nudge := func() {
+		if members != nil {
+			members.Nudge()
+		}
+	}
+
+	var handler *ipxe.Handler
+	handler = ipxe.New(ipxe.Config{
+		Assign: func(inv boot.Inventory) (boot.Assignment, error) { return live.assign(inv, record) },
+		Image:  func(name, cpu string) (boot.Image, bool) { return live.catalog().Image(name, cpu) },
+		Render: func(ctx context.Context, req ipxe.RenderRequest) ([]byte, error) {
+			return renderer.render(ctx, req, live.family(req.Assignment))
+		},
+		Boots:   nudging{record, nudge},
+		Holder:  func(addr netip.Addr) (boot.MAC, bool) { return holder(live.catalog(), leases, addr) },
+		Tickets: tickets,
+		Loaders: live.loaders,
+		Assets: images.Handler(func(r *http.Request, t assets.Transfer) {
+			handler.Served(r, ipxe.Transfer(t))
+		}),
+		Log: log.With("part", "http"),
+	})
+	answers, err := dhcp.Listen(dhcp.Config{
+		Policy: dhcp.Policy{
+			Catalog:    live.catalog,
+			Remembered: record.Inventory,
+			Leases:     leases,
+			Loaders:    live.loaders.Has,
+			HTTPPort:   uint16(cfg.HTTPPort),
+		},
+		Record: record.Record,
+		Log:    log.With("part", "dhcp"),
+	})
+	if err != nil {
+		return err
+	}
+	segments := newSegments(cfg, live, handler, record.Record, log)
+	if err := segments.reconcile(); err != nil {
+		segments.close()
+		return err
+	}
+	operators, err := api.Listen(cfg.Socket, api.New(apiConfig(cfg, live, record, leases, members, log)), log)
+	if err != nil {
+		segments.close()
+		return err
+	}
+	live.changed = func() {
+		renderer.forget()
+		answers.Reload()
+		segments.reload()
+		nudge()
+	}
+	services := []service{record, answers, segments, live, operators}
+	if members != nil {
+		services = append(services, members)
+	}
+	return runAll(ctx, log, services)
+}
+
+// runAll runs the services until ctx ends or one of them fails, and returns when
+// all have ended.
+func runAll(ctx context.Context, log *slog.Logger, services []service) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, s := range services {
+		group.Go(func() error {
+			if err := s.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("%s: %w", s, err)
+			}
+			return nil
+		})
+	}
+	log.Info("ready")
+	// Outside systemd this does nothing.
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		log.Warn("systemd was not told that bootd is ready", "err", err)
+	}
+	err := group.Wait()
+	log.Info("stopped")
+	return err
+}
+
+func closing(f func() error, what string, log *slog.Logger) {
+	if err := f(); err != nil {
+		log.Error("not closed cleanly", "part", what, "err", err)
+	}
+}
+
+// nudging is the record of boots as boot/ipxe sees it. What a machine reports
+// of its node concerns the swarm, which is told to look at once.
+type nudging struct {
+	*timeline.Recorder
+	nudge func()
+}
+
+func (n nudging) Commit(ctx context.Context, e boot.Event) (boot.Timeline, error) {
+	t, err := n.Recorder.Commit(ctx, e)
+	if e.Stage == boot.Joined || e.Stage == boot.Left {
+		n.nudge()
+	}
+	return t, err
+}
+
+// holder tells which machine has or last had an address.
+func holder(c *boot.Catalog, leases *lease.Table, addr netip.Addr) (boot.MAC, bool) {
+	n := c.NetworkOf(addr)
+	if n == nil {
+		return boot.MAC{}, false
+	}
+	l, ok := leases.ByAddr(n.Name, addr)
+	return l.MAC, ok && !l.MAC.IsZero()
+}

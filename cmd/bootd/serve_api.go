@@ -1,0 +1,192 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"bootd/boot"
+	"bootd/boot/lease"
+	"bootd/internal/api"
+	"bootd/internal/config"
+	"bootd/internal/swarm"
+	"bootd/internal/timeline"
+)
+
+// apiConfig answers operators from the parts of the server.
+func apiConfig(cfg *config.Config, l *live, record *timeline.Recorder, leases *lease.Table, s *swarm.Swarm, log *slog.Logger) api.Config {
+	started := time.Now()
+	c := api.Config{
+		Status:   func() api.Status { return status(l, s, started) },
+		Machines: func() []api.Machine { return machines(l.catalog(), record.Machines(), time.Now()) },
+		Boots:    record.Boots,
+		Leases:   func() []api.Lease { return leaseList(leases.All(), time.Now()) },
+		Record: func(ctx context.Context, e boot.Event) error {
+			_, err := record.Commit(ctx, e)
+			return err
+		},
+		Follow: func(ctx context.Context, seq uint64, f func(api.Event) error) error { return follow(ctx, record, seq, f) },
+		Log:    log.With("part", "api"),
+	}
+	if s != nil {
+		c.Nodes = func(ctx context.Context) ([]api.Node, error) { return swarmNodes(ctx, s) }
+	}
+	return c
+}
+
+func status(l *live, s *swarm.Swarm, started time.Time) api.Status {
+	l.mu.Lock()
+	cfg, problem := l.cfg, l.problem
+	l.mu.Unlock()
+	c := l.catalog()
+	st := api.Status{Version: version, PID: os.Getpid(), Started: started, Config: cfg.Dir,
+		Profiles: len(c.Profiles), Machines: len(c.Machines), Networks: []api.Network{}, Images: []api.Image{}}
+	for _, n := range c.Networks {
+		st.Networks = append(st.Networks, api.Network{Name: n.Name, Interface: n.Interface, Mode: n.Mode, Subnet: n.Subnet})
+	}
+	for _, name := range imageNames(cfg) {
+		i, _ := c.Image(name, "")
+		st.Images = append(st.Images, api.Image{Name: name, Version: i.Version})
+	}
+	if s != nil {
+		now := s.Status()
+		st.Swarm = &api.Swarm{Name: now.Name, Phase: string(now.Phase), Text: now.Text, ID: now.Swarm}
+	}
+	if problem != nil {
+		st.Problem = problem.Error()
+	}
+	return st
+}
+
+// machines joins the entries of the catalog with the machines that have been
+// seen.
+func machines(c *boot.Catalog, seen []timeline.Seen, now time.Time) []api.Machine {
+	var out []api.Machine
+	met := map[*boot.Machine]bool{}
+	for _, s := range seen {
+		a, err := c.Assign(s.Inventory)
+		m := api.Machine{Name: a.Name, MAC: s.MAC, Inventory: s.Inventory, FirstSeen: s.First, LastSeen: s.Last, Addr: s.Inventory.Addr}
+		if a.Machine != nil {
+			met[a.Machine] = true
+			m.Entry = a.Machine.Origin.String()
+		}
+		if a.Profile != nil {
+			m.Profile = a.Profile.Name
+		}
+		if t := s.Current; t != nil {
+			m.Boot, m.Stage, m.Since = t, t.Stage(), since(t)
+			if miss, ok := t.Missing(now); ok {
+				m.Waits = "for " + string(miss.Next)
+				if now.Sub(miss.Since) > miss.Patience {
+					m.Waits += ": " + miss.Reason
+				}
+			}
+		}
+		switch {
+		case err != nil:
+			m.Waits = err.Error()
+		case a.Profile == nil && m.Boot != nil:
+			m.Waits = "no entry matches it: write one in machines/*.yaml, or set unknown: PROFILE in bootd.yaml"
+		}
+		out = append(out, m)
+	}
+	for _, e := range c.Machines {
+		if met[e] {
+			continue
+		}
+		m := api.Machine{Name: e.Name, Profile: e.Profile, Entry: e.Origin.String(), Addr: e.IP}
+		if len(e.Match.MAC) > 0 {
+			m.MAC = e.Match.MAC[0]
+		}
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b api.Machine) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), slices.Compare(a.MAC[:], b.MAC[:]))
+	})
+	return out
+}
+
+// since is when the furthest stage was reached.
+func since(t *boot.Timeline) time.Time {
+	stage := t.Stage()
+	for _, s := range t.Steps {
+		if s.Stage == stage {
+			return s.First
+		}
+	}
+	return t.Started
+}
+
+func leaseList(all []lease.Lease, now time.Time) []api.Lease {
+	var out []api.Lease
+	for _, l := range all {
+		state := l.State.String()
+		if l.State != lease.Released && !l.Active(now) {
+			state = "expired"
+		}
+		out = append(out, api.Lease{MAC: l.MAC, Addr: l.Addr, Network: l.Network, State: state, Expires: l.Expires, Host: l.Host})
+	}
+	return out
+}
+
+func swarmNodes(ctx context.Context, s *swarm.Swarm) ([]api.Node, error) {
+	list, err := s.Nodes(ctx)
+	if errors.Is(err, swarm.ErrNotReady) {
+		return nil, &api.Problem{Title: "Service Unavailable", Status: 503, Detail: err.Error()}
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.Node, len(list))
+	for i, n := range list {
+		out[i] = api.Node{Machine: n.Machine, ID: n.ID, Hostname: n.Hostname, Role: n.Role, Leader: n.Leader, Self: n.Self,
+			State: string(n.State), Availability: string(n.Availability), Labels: n.Labels, Tasks: n.Tasks,
+			Engine: n.Engine, Addr: n.Addr, Since: n.Since}
+	}
+	return out, nil
+}
+
+// follow calls f with the events after number seq, those of the past first.
+func follow(ctx context.Context, record *timeline.Recorder, seq uint64, f func(api.Event) error) error {
+	for {
+		// Subscribed before the past is read, so nothing falls between.
+		events, cancel := record.Subscribe(1024)
+		for _, e := range record.Since(seq) {
+			if err := f(api.Event{Seq: e.Seq, Event: e.Event}); err != nil {
+				cancel()
+				return err
+			}
+			seq = e.Seq
+		}
+		lagging, err := drain(ctx, events, &seq, f)
+		cancel()
+		if err != nil || !lagging {
+			return err
+		}
+		// It was too slow and has been dropped; what it missed is in the past.
+	}
+}
+
+func drain(ctx context.Context, events <-chan timeline.Numbered, seq *uint64, f func(api.Event) error) (lagging bool, err error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case e, ok := <-events:
+			if !ok {
+				return true, nil
+			}
+			if e.Seq <= *seq {
+				continue
+			}
+			if err := f(api.Event{Seq: e.Seq, Event: e.Event}); err != nil {
+				return false, err
+			}
+			*seq = e.Seq
+		}
+	}
+}
