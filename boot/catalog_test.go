@@ -219,3 +219,46 @@ func BenchmarkAssign(b *testing.B) {
 		}
 	}
 }
+
+func TestExplain(t *testing.T) {
+	at := func(n int) boot.Origin { return boot.Origin{File: "f", Line: n, Column: 1} }
+	a := boot.Assignment{Name: "n", Network: &boot.Network{Name: "rack", Origin: at(1)},
+		Machine: &boot.Machine{Profile: "p", IP: netip.MustParseAddr("10.0.0.7"),
+			Match:   boot.Selector{MAC: []boot.MAC{{2, 1}, {2, 2}}, Subnet: netip.MustParsePrefix("10.0.0.0/8")},
+			Origins: map[string]boot.Origin{"name": at(2), "mac": at(3), "match": at(4), "match.subnet": at(5), "profile": at(6), "ip": at(7)}},
+		Profile: &boot.Profile{Args: []string{"x"}, Units: []boot.Unit{{Name: "a.service", Mask: true}, {Name: "b.service", Enabled: new(false)}},
+			Files:   []boot.File{{Path: "/a", Source: "http://h/a"}, {Path: "/b"}},
+			Swarm:   &boot.Member{Labels: map[string]string{"b": "2", "a": "1"}},
+			Origins: map[string]boot.Origin{"args.0": at(8), "units.a.service": at(9), "swarm.labels.a": at(10), "swarm.labels.b": at(11), "files./a": at(12), "files./b": at(13)}}}
+	var got strings.Builder
+	for _, v := range a.Explain() {
+		fmt.Fprintf(&got, "%s = %s (%s)\n", v.Key, v.Value, v.Origin)
+	}
+	want := `name = n (f:2:1)
+match.mac = 02:01:00:00:00:00 02:02:00:00:00:00 (f:3:1)
+match.subnet = 10.0.0.0/8 (f:5:1)
+profile = p (f:6:1)
+ip = 10.0.0.7 (f:7:1)
+network = rack (f:1:1)
+image = none: boots from its own disk (default)
+loader = snponly on UEFI, undionly on BIOS (default)
+args.0 = x (f:8:1)
+delivery = url (default)
+files./a = http://h/a (f:12:1)
+files./b = (empty) (f:13:1)
+units.a.service = masked (f:9:1)
+units.b.service = disabled (default)
+swarm.role = worker (default)
+swarm.availability = active (default)
+swarm.labels.a = 1 (f:10:1)
+swarm.labels.b = 2 (f:11:1)
+`
+	if diff := cmp.Diff(want, got.String()); diff != "" {
+		t.Error(diff)
+	}
+	// Of a machine that nobody has written down, too, the reason is told.
+	stranger := boot.Assignment{Name: "node-020100000000"}.Explain()
+	if len(stranger) != 1 || !strings.Contains(stranger[0].Origin.Note, "no entry matches") {
+		t.Errorf("a stranger: %v", stranger)
+	}
+}

@@ -25,6 +25,13 @@ func (a Assignment) Explain() []Value {
 	}
 	if m := a.Machine; m != nil {
 		add("name", a.Name, m.Origins["name"])
+		for _, k := range m.Match.words() {
+			o, ok := m.Origins["match."+k.key]
+			if !ok {
+				o = m.Origins[k.key] // mac may stand beside match
+			}
+			add("match."+k.key, k.word, o)
+		}
 		add("profile", m.Profile, m.Origins["profile"])
 		if m.IP.IsValid() {
 			add("ip", m.IP.String(), m.Origins["ip"])
@@ -50,10 +57,11 @@ func (p *Profile) Explain() []Value {
 		switch {
 		case value == "" && fallback == "":
 			return
-		case value == "":
-			value, o = fallback, def
 		case !ok:
 			o = def
+		}
+		if value == "" {
+			value = fallback
 		}
 		out = append(out, Value{key, value, o})
 	}

@@ -48,6 +48,32 @@ func (s Selector) matchesArch(inv Inventory) bool {
 	return cpu == s.Arch
 }
 
+type keyWord struct{ key, word string }
+
+// words lists what is set, as it is written.
+func (s Selector) words() (out []keyWord) {
+	add := func(key, word string) {
+		if word != "" {
+			out = append(out, keyWord{key, word})
+		}
+	}
+	var macs []string
+	for _, m := range s.MAC {
+		macs = append(macs, m.String())
+	}
+	add("mac", strings.Join(macs, " "))
+	add("uuid", s.UUID)
+	add("serial", s.Serial)
+	add("asset", s.Asset)
+	add("product", s.Product)
+	add("manufacturer", s.Manufacturer)
+	if s.Subnet.IsValid() {
+		add("subnet", s.Subnet.String())
+	}
+	add("arch", s.Arch)
+	return out
+}
+
 // IsZero reports whether nothing is set, so that s would match every machine.
 func (s Selector) IsZero() bool { return s.Rank() == Rank{} }
 
