@@ -3,6 +3,7 @@ package boot
 import (
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // A Tie is two entries that some machine could match equally well.
@@ -33,7 +34,7 @@ func Ties(machines []*Machine) []Tie {
 		for _, k := range keys {
 			near = append(near, r.exact[k])
 		}
-		meets := func(o *Machine) bool { return m.Match.meets(o.Match) }
+		meets := func(o *Machine) bool { return m.Match.meets(&o.Match) }
 		for _, list := range near {
 			if i := slices.IndexFunc(list, meets); i >= 0 {
 				out = append(out, Tie{list[i], m})
@@ -70,12 +71,12 @@ func (s Selector) exactKeys() (keys []string) {
 // MayTie reports whether some machine could match both s and o while neither
 // of them is more exact, so that nothing would decide between them.
 func (s Selector) MayTie(o Selector) bool {
-	return s.Rank() == o.Rank() && s.meets(o)
+	return s.Rank() == o.Rank() && s.meets(&o)
 }
 
 // meets reports whether some machine could match both of two selectors that
 // have the same keys.
-func (s Selector) meets(o Selector) bool {
+func (s *Selector) meets(o *Selector) bool {
 	if len(s.MAC) > 0 && !slices.ContainsFunc(s.MAC, func(m MAC) bool { return slices.Contains(o.MAC, m) }) {
 		return false
 	}
@@ -103,13 +104,19 @@ func globsMeet(a, b string) bool {
 	if a == "" && b == "" {
 		return true
 	}
-	p, q := []rune(a), []rune(b)
 	// Most pairs differ before their first wildcard.
-	for i := 0; i < len(p) && i < len(q) && !wild(p[i]) && !wild(q[i]); i++ {
-		if !same(p[i], q[i]) {
+	for a != "" && b != "" {
+		c, csize := utf8.DecodeRuneInString(a)
+		d, dsize := utf8.DecodeRuneInString(b)
+		if wild(c) || wild(d) {
+			break
+		}
+		if !same(c, d) {
 			return false
 		}
+		a, b = a[csize:], b[dsize:]
 	}
+	p, q := []rune(a), []rune(b)
 	// meet[j]: p[i:] and q[j:] match a common text.
 	next := make([]bool, len(q)+1)
 	cur := make([]bool, len(q)+1)
