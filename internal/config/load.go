@@ -11,12 +11,22 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
 
 	"bootd/boot"
 )
 
 // ServerFile is the file that every configuration directory has.
 const ServerFile = "bootd.yaml"
+
+// The folders beside it.
+const (
+	profilesDir = "profiles"
+	machinesDir = "machines"
+)
+
+// allNetworks stands in loader.lost for the networks of ServerFile.
+const allNetworks = "networks"
 
 // maxFile bounds a file, so that a wrong one (an ISO, a core dump) is refused
 // before it is parsed.
@@ -31,6 +41,11 @@ type loader struct {
 	machines  []*rawMachine
 	unknown   string
 	unknownAt located
+	pools     []located // of the swarm's address pools
+
+	// lost says of which files or folders something could not be understood,
+	// so that what refers to it is not called wrong as well.
+	lost map[string]bool
 }
 
 // Load reads and checks the configuration in dir. The error is [Mistakes],
@@ -48,16 +63,17 @@ func Load(dir string) (*Config, error) {
 
 // load is Load on any file system.
 func load(dir string, fsys fs.FS) (*Config, error) {
-	l := &loader{config: defaults(dir), profiles: map[string]*rawProfile{}}
+	l := &loader{config: defaults(dir), profiles: map[string]*rawProfile{}, lost: map[string]bool{}}
 	l.read(fsys, ServerFile, l.server, true)
-	for _, name := range l.glob(fsys, "profiles") {
+	for _, name := range l.glob(fsys, profilesDir) {
 		l.read(fsys, name, l.profile, false)
 	}
-	for _, name := range l.glob(fsys, "machines") {
+	for _, name := range l.glob(fsys, machinesDir) {
 		l.read(fsys, name, l.machinesIn, false)
 	}
 	l.checkProfiles()
 	l.checkMachines()
+	l.checkPools()
 	if len(l.mistakes) == 0 {
 		l.build()
 	}
@@ -68,7 +84,7 @@ func load(dir string, fsys fs.FS) (*Config, error) {
 	return &l.config, nil
 }
 
-// files lists what a directory's configuration is read from.
+// glob lists the files of a folder that are read.
 func (l *loader) glob(fsys fs.FS, dir string) []string {
 	entries, err := fs.ReadDir(fsys, dir)
 	if err != nil {
@@ -100,21 +116,22 @@ func (l *loader) cannotRead(name string, err error) {
 	if errors.Is(err, fs.ErrNotExist) && name == ServerFile {
 		hint = fmt.Sprintf("is %s the configuration directory? choose another with -c", l.config.Dir)
 	}
+	l.lose(name)
 	l.mistakes = append(l.mistakes, Mistake{Origin: boot.Origin{File: name}, Message: fmt.Sprintf("cannot read it: %v", err), Hint: hint})
 }
 
 // read parses a file and hands its documents to f.
 func (l *loader) read(fsys fs.FS, name string, f func(*document, ast.Node), single bool) {
-	if info, err := fs.Stat(fsys, name); err == nil && info.Size() > maxFile {
-		l.cannotRead(name, fmt.Errorf("it is larger than %d MiB", maxFile>>20))
-		return
-	}
-	text, err := fs.ReadFile(fsys, name)
+	text, err := readFile(fsys, name)
 	if err != nil {
 		l.cannotRead(name, err)
 		return
 	}
-	d, bodies := parse(name, text, &l.mistakes)
+	before := len(l.mistakes)
+	d, bodies := parse(name, text, &l.mistakes, parser.AllowDuplicateMapKey()) // we say that ourselves, and better
+	if len(l.mistakes) > before {
+		l.lose(name)
+	}
 	if single && len(bodies) > 1 {
 		d.wrong(bodies[1], "there is a second document", "this file holds one")
 	}
@@ -124,6 +141,7 @@ func (l *loader) read(fsys fs.FS, name string, f func(*document, ast.Node), sing
 		func() {
 			defer func() {
 				if p := recover(); p != nil {
+					l.lose(name)
 					d.at(boot.Origin{File: name, Line: 1, Column: 1}, fmt.Sprintf("this file cannot be understood (%v)", p), "")
 				}
 			}()
@@ -132,27 +150,65 @@ func (l *loader) read(fsys fs.FS, name string, f func(*document, ast.Node), sing
 	}
 }
 
+// readFile reads a file that is not too large.
+func readFile(fsys fs.FS, name string) ([]byte, error) {
+	if info, err := fs.Stat(fsys, name); err == nil && info.Size() > maxFile {
+		return nil, fmt.Errorf("it is larger than %d MiB", maxFile>>20)
+	}
+	return fs.ReadFile(fsys, name)
+}
+
 func (l *loader) profileNames() []string { return slices.Sorted(maps.Keys(l.profiles)) }
 
 // checkProfiles finds what is wrong between profiles, and with what they use.
 func (l *loader) checkProfiles() {
 	for _, name := range l.profileNames() {
 		p := l.profiles[name]
-		if p.extends != "" && l.profiles[p.extends] == nil {
-			p.extAt.wrong(fmt.Sprintf("profile %q does not exist", p.extends), suggest(p.extends, l.profileNames()))
-		}
+		l.checkExists(p.extends, p.extAt)
 		if cycle := l.cycle(p); cycle != "" {
 			p.extAt.wrong("profiles extend each other in a circle: "+cycle, "")
 		}
 		l.checkUse(p)
 	}
-	if l.unknown != "" && l.profiles[l.unknown] == nil {
-		l.unknownAt.wrong(fmt.Sprintf("profile %q does not exist", l.unknown), suggest(l.unknown, l.profileNames()))
+	l.checkExists(l.unknown, l.unknownAt)
+}
+
+// checkExists looks for a profile that something at a place refers to.
+func (l *loader) checkExists(profile string, at located) {
+	if profile == "" || l.profiles[profile] != nil {
+		return
 	}
+	if l.lost[profilesDir] && nearest(profile, l.profileNames()) == "" {
+		return // it may be in what could not be read
+	}
+	at.wrong(fmt.Sprintf("profile %q does not exist", profile), suggest(profile, l.profileNames()))
+}
+
+// checkPools finds overlay networks that would hide machines.
+func (l *loader) checkPools() {
+	if l.config.Swarm == nil {
+		return
+	}
+	for i, p := range l.config.Swarm.AddressPools {
+		for _, n := range l.networks {
+			if p.Overlaps(n.Subnet) {
+				l.pools[i].wrong(fmt.Sprintf("address pool %s overlaps the subnet %s of network %q", p, n.Subnet, n.Name), "overlay networks need addresses of their own")
+			}
+		}
+	}
+}
+
+// lose notes that a file, or a part of it, is not known.
+func (l *loader) lose(name string) {
+	folder, _, _ := strings.Cut(name, "/")
+	l.lost[folder] = true
 }
 
 // checkUse looks at what a profile, or a machine's own keys, refer to.
 func (l *loader) checkUse(p *rawProfile) {
+	if l.lost[ServerFile] {
+		return
+	}
 	if p.Image != "" && !builtin.MatchString(p.Image) && !slices.ContainsFunc(l.config.Images, func(s ImageSource) bool { return s.Name == p.Image }) {
 		known := []string{"fedora-coreos/stable", "fedora-coreos/testing", "fedora-coreos/next", "flatcar/stable", "flatcar/beta", "flatcar/alpha", "flatcar/lts"}
 		for _, s := range l.config.Images {

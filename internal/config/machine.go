@@ -35,6 +35,7 @@ func (l *loader) machinesIn(d *document, body ast.Node) {
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 func (l *loader) machine(d *document, n ast.Node) {
+	before := len(l.mistakes)
 	m := &rawMachine{at: located{d, n}}
 	m.Origin = d.origin(n)
 	m.Origins = map[string]boot.Origin{}
@@ -43,7 +44,7 @@ func (l *loader) machine(d *document, n ast.Node) {
 		return func(k string, v ast.Node) { m.Origins[key] = d.origin(v); f(k, v) }
 	}
 	f := l.profileFields(d, &m.own)
-	f["name"] = note("name", func(k string, v ast.Node) { d.into(&m.Name)(k, v); d.machineName(v, m.Name) })
+	f["name"] = note("name", d.into(&m.Name, d.machineName))
 	f["mac"] = note("mac", func(k string, v ast.Node) { d.macs(&m.Match, k, v) })
 	f["match"] = note("match", func(_ string, v ast.Node) { d.selector(m, v) })
 	f["profile"] = note("profile", func(k string, v ast.Node) {
@@ -54,25 +55,22 @@ func (l *loader) machine(d *document, n ast.Node) {
 		m.ipAt = located{d, v}
 		d.addrInto(&m.IP)(k, v)
 	})
-	before := len(l.mistakes)
 	if !d.mapping(n, "machine", f) {
 		return
 	}
-	if m.Name == "" && len(l.mistakes) == before {
-		d.wrong(n, "this machine has no name", "add name: NAME, its host name")
-	}
+	d.lacks(n, "name", "this machine has no name", "add name: NAME, its host name")
+	d.lacks(n, "profile", "this machine has no profile", "add profile: NAME")
 	if m.Match.IsZero() && len(l.mistakes) == before {
 		d.wrong(n, "this entry does not say which machine it is for", "add mac: ADDRESS, or match: {serial: ...}")
-	}
-	if m.profileAt.n == nil {
-		d.wrong(n, fmt.Sprintf("machine %q has no profile", m.Name), "add profile: NAME")
 	}
 	m.Override = m.own.Profile
 	l.machines = append(l.machines, m)
 }
 
+func isTemplate(name string) bool { return strings.Contains(name, "{{") }
+
 func (d *document) machineName(v ast.Node, name string) {
-	if strings.Contains(name, "{{") {
+	if isTemplate(name) {
 		if _, err := boot.ParseName(name); err != nil {
 			d.wrong(v, err.Error(), "")
 		}
@@ -114,16 +112,15 @@ func (d *document) selector(m *rawMachine, v ast.Node) {
 	}
 	d.mapping(v, "match", fields{
 		"mac": note("mac", func(k string, v ast.Node) { d.macs(s, k, v) }),
-		"uuid": note("uuid", func(k string, v ast.Node) {
-			d.into(&s.UUID)(k, v)
-			if s.UUID = strings.ToLower(s.UUID); !uuid.MatchString(s.UUID) {
-				d.wrong(v, fmt.Sprintf("%q is not a UUID", s.UUID), "write it as 12345678-1234-1234-1234-123456789abc, as dmidecode shows it")
+		"uuid": note("uuid", d.into(&s.UUID, func(v ast.Node, text string) {
+			if s.UUID = strings.ToLower(text); !uuid.MatchString(s.UUID) {
+				d.wrong(v, fmt.Sprintf("%q is not a UUID", text), "write it as 12345678-1234-1234-1234-123456789abc, as dmidecode shows it")
 			}
-		}),
-		"serial":       note("serial", d.pattern(&s.Serial)),
-		"manufacturer": note("manufacturer", d.pattern(&s.Manufacturer)),
-		"product":      note("product", d.pattern(&s.Product)),
-		"asset":        note("asset", d.pattern(&s.Asset)),
+		})),
+		"serial":       note("serial", d.into(&s.Serial)),
+		"manufacturer": note("manufacturer", d.into(&s.Manufacturer)),
+		"product":      note("product", d.into(&s.Product)),
+		"asset":        note("asset", d.into(&s.Asset)),
 		"subnet": note("subnet", func(k string, v ast.Node) {
 			if p, ok := d.prefix(v, k); ok {
 				s.Subnet = p
@@ -133,24 +130,14 @@ func (d *document) selector(m *rawMachine, v ast.Node) {
 	})
 }
 
-func (d *document) pattern(dst *string) func(string, ast.Node) {
-	return func(key string, v ast.Node) {
-		d.into(dst)(key, v)
-		if *dst == "" {
-			d.wrong(v, key+" is empty", "use * for any that the machine tells")
-		}
-	}
-}
-
 // checkMachines finds what is wrong between entries, and between an entry and
 // the rest.
 func (l *loader) checkMachines() {
 	names, ips, macs := map[string]*rawMachine{}, map[netip.Addr]*rawMachine{}, map[boot.MAC]*rawMachine{}
 	for _, m := range l.machines {
-		if m.Profile != "" && l.profiles[m.Profile] == nil {
-			m.profileAt.wrong(fmt.Sprintf("profile %q does not exist", m.Profile), suggest(m.Profile, l.profileNames()))
-		}
-		if other := names[m.Name]; other != nil && m.Name != "" {
+		l.checkExists(m.Profile, m.profileAt)
+		// A template makes another name for each machine.
+		if other := names[m.Name]; other != nil && m.Name != "" && !isTemplate(m.Name) {
 			m.at.wrong(fmt.Sprintf("machine %q is also at %s", m.Name, other.Origin), "two nodes cannot have one name")
 		}
 		names[m.Name] = m
@@ -180,28 +167,33 @@ func (l *loader) checkIP(m *rawMachine, ips map[netip.Addr]*rawMachine) {
 			continue
 		}
 		inside = true
-		if m.IP == n.Server || m.IP == n.Router {
+		switch {
+		case m.IP == n.Server || m.IP == n.Router:
 			m.ipAt.wrong(fmt.Sprintf("%s is the address of bootd or the router on network %q", m.IP, n.Name), "")
+		case n.Subnet.Bits() < 31 && (m.IP == n.Subnet.Addr() || m.IP == broadcast(n.Subnet)):
+			m.ipAt.wrong(fmt.Sprintf("%s is the first or last address of network %q, which no machine can have", m.IP, n.Name), "")
 		}
 	}
-	if !inside && len(l.networks) > 0 {
+	if !inside && !l.lost[ServerFile] && !l.lost[allNetworks] {
 		m.ipAt.wrong(fmt.Sprintf("%s is in none of the networks", m.IP), "it must lie in the subnet of a network in bootd.yaml")
 	}
-	if len(m.Match.MAC) != 1 {
-		m.ipAt.wrong(fmt.Sprintf("%s is reserved for more than one network card", m.IP), "an entry with an ip names exactly one mac")
+	if s := m.Match; len(s.MAC) != 1 && (len(s.MAC) > 1 || s.UUID == "" && (s.Serial == "" || strings.ContainsAny(s.Serial, "*?"))) {
+		m.ipAt.wrong(fmt.Sprintf("%s is reserved for more than one machine or network card", m.IP), "an entry with an ip names one mac, one uuid or one whole serial")
 	}
 }
 
 func (l *loader) checkTies() {
-	for i, m := range l.machines {
+	at := map[*boot.Machine]located{}
+	var list []*boot.Machine
+	for _, m := range l.machines {
 		if len(m.Match.MAC) > 0 || m.Match.IsZero() { // said as a MAC used twice, or as an entry without selector
 			continue
 		}
-		for _, other := range l.machines[:i] {
-			if len(other.Match.MAC) == 0 && !other.Match.IsZero() && m.Match.MayTie(other.Match) {
-				m.at.wrong(fmt.Sprintf("a machine could match this entry and the one at %s equally well", other.Origin),
-					"make one of the patterns longer, or add a key that only one of them has")
-			}
-		}
+		at[&m.Machine] = m.at
+		list = append(list, &m.Machine)
+	}
+	for _, t := range boot.Ties(list) {
+		at[t.Second].wrong(fmt.Sprintf("a machine could match this entry and the one at %s equally well", t.First.Origin),
+			"make one of the patterns longer, or add a key that only one of them has")
 	}
 }

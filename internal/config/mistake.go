@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"bootd/boot"
 )
@@ -31,16 +32,45 @@ func (m Mistake) String() string {
 		b.WriteString("; " + m.Hint)
 	}
 	if m.Line != "" {
+		line, before := window(m.Line, m.Origin.Column)
 		// Tabs are kept before the caret, so that it stands where the eye looks.
 		pad := strings.Map(func(r rune) rune {
 			if r == '\t' {
 				return r
 			}
 			return ' '
-		}, string([]rune(m.Line)[:min(max(m.Origin.Column-1, 0), len([]rune(m.Line)))]))
-		fmt.Fprintf(&b, "\n    %s\n    %s^", m.Line, pad)
+		}, before)
+		fmt.Fprintf(&b, "\n    %s\n    %s^", line, pad)
 	}
 	return b.String()
+}
+
+// window cuts a long line, such as one with a key or a certificate, to what is
+// around a column, and tells what then stands before that.
+func window(line string, column int) (cut, before string) {
+	const width, lead, dots = 160, 60, "..."
+	r := []rune(strings.Map(printable, line))
+	at := min(max(column-1, 0), len(r))
+	start, end, left, right := 0, len(r), "", ""
+	if len(r) <= width {
+		return string(r), string(r[:at])
+	}
+	if at > width-lead {
+		start, left = at-lead, dots
+	}
+	if end > start+width {
+		end, right = start+width, dots
+	}
+	return left + string(r[start:end]) + right, left + string(r[start:at])
+}
+
+// printable keeps a file from sending commands to the terminal that its mistakes
+// are shown on.
+func printable(r rune) rune {
+	if r != '\t' && !unicode.IsPrint(r) {
+		return unicode.ReplacementChar
+	}
+	return r
 }
 
 // Mistakes are all that is wrong, in the order of files and lines.
@@ -85,6 +115,22 @@ func (c *Config) Mistake(o boot.Origin, message string) Mistake {
 // suggest returns "did you mean ..." for the known word that is nearest to
 // word, or the list of what is known when none is near.
 func suggest(word string, known []string) string {
+	if best := nearest(word, known); best != "" {
+		return fmt.Sprintf("did you mean %q?", best)
+	}
+	if len(known) == 0 {
+		return ""
+	}
+	sorted := slices.Sorted(slices.Values(known))
+	if len(sorted) > 12 {
+		sorted = append(sorted[:12], "...")
+	}
+	return "known here: " + strings.Join(sorted, ", ")
+}
+
+// nearest returns the known word that word is most likely a misspelling of, or
+// "" when none is near.
+func nearest(word string, known []string) string {
 	best, dist := "", 3
 	for _, k := range known {
 		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < dist || d == dist && best == "" {
@@ -93,17 +139,7 @@ func suggest(word string, known []string) string {
 			}
 		}
 	}
-	switch {
-	case best != "":
-		return fmt.Sprintf("did you mean %q?", best)
-	case len(known) == 0:
-		return ""
-	}
-	sorted := slices.Sorted(slices.Values(known))
-	if len(sorted) > 12 {
-		sorted = append(sorted[:12], "...")
-	}
-	return "known here: " + strings.Join(sorted, ", ")
+	return best
 }
 
 // distance is the number of letters to insert, remove, replace or swap with

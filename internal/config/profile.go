@@ -29,6 +29,7 @@ type located struct {
 	n ast.Node
 }
 
+// wrong notes a mistake there; at the zero located, it does nothing.
 func (l located) wrong(message, hint string) { l.d.wrong(l.n, message, hint) }
 
 // profile reads one document of profiles/*.yaml.
@@ -46,10 +47,12 @@ func (l *loader) profile(d *document, body ast.Node) {
 		p.Origins["extends"] = d.origin(v)
 	}
 	if !d.mapping(body, "profile", f) {
+		l.lost[profilesDir] = true
 		return
 	}
 	if p.Name == "" {
-		d.wrong(body, "this profile has no name", "add name: NAME")
+		l.lost[profilesDir] = true
+		d.lacks(body, "name", "this profile has no name", "add name: NAME")
 		return
 	}
 	if other := l.profiles[p.Name]; other != nil {
@@ -159,34 +162,30 @@ func (d *document) sshKey(p *rawProfile, n ast.Node) {
 func (d *document) file(p *rawProfile, n ast.Node) {
 	var f boot.File
 	var mode ast.Node
-	sub := map[string]boot.Origin{}
-	note := func(key string, g func(string, ast.Node)) func(string, ast.Node) {
-		return func(k string, v ast.Node) { sub[key] = d.origin(v); g(k, v) }
-	}
+	contents := false
 	if !d.mapping(n, "file", fields{
-		"path": func(k string, v ast.Node) {
-			d.into(&f.Path)(k, v)
-			if f.Path != "" && (!path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "/") {
-				d.wrong(v, fmt.Sprintf("path %q is not a clean absolute path", f.Path), "write it as /etc/name")
+		"path": d.into(&f.Path, func(v ast.Node, s string) {
+			if s != "" && (!path.IsAbs(s) || path.Clean(s) != s || s == "/") {
+				d.wrong(v, fmt.Sprintf("path %q is not a clean absolute path", s), "write it as /etc/name")
 			}
-		},
-		"contents": note("contents", func(k string, v ast.Node) {
+		}),
+		"contents": func(k string, v ast.Node) {
+			contents = true
 			if s, ok := d.text(v, k); ok {
 				f.Contents = s
 			}
-		}),
-		"source": note("source", func(k string, v ast.Node) { d.into(&f.Source)(k, v); d.checkURL(v, f.Source) }),
-		"sha256": note("sha256", func(k string, v ast.Node) { d.into(&f.SHA256)(k, v); d.checkDigest(v, f.SHA256) }),
-		"mode":   note("mode", func(k string, v ast.Node) { mode = v; f.Mode = d.mode(v) }),
-		"user":   note("user", d.into(&f.User)),
-		"group":  note("group", d.into(&f.Group)),
+		},
+		"source": d.into(&f.Source, d.checkURL),
+		"sha256": d.into(&f.SHA256, d.checkDigest),
+		"mode":   func(_ string, v ast.Node) { mode = v; f.Mode = d.mode(v) },
+		"user":   d.into(&f.User),
+		"group":  d.into(&f.Group),
 	}) {
 		return
 	}
-	_, contents := sub["contents"]
 	switch {
 	case f.Path == "":
-		d.wrong(n, "this file has no path", "add path: /etc/name")
+		d.lacks(n, "path", "this file has no path", "add path: /etc/name")
 		return
 	case contents && f.Source != "":
 		d.wrong(n, fmt.Sprintf("file %s has both contents and source", f.Path), "keep one of them")
@@ -202,9 +201,6 @@ func (d *document) file(p *rawProfile, n ast.Node) {
 		}
 	}
 	p.Origins["files."+f.Path] = d.origin(n)
-	for k, o := range sub {
-		p.Origins["files."+f.Path+"."+k] = o
-	}
 	p.Files = append(p.Files, f)
 }
 
@@ -235,8 +231,8 @@ func (d *document) unit(p *rawProfile, n ast.Node) {
 	u := boot.Unit{}
 	text := func(v ast.Node, what string) string {
 		s, ok := d.text(v, what)
-		if ok && !strings.Contains(s, "[") {
-			d.wrong(v, fmt.Sprintf("%s has no section", what), "a unit's text begins with a line such as [Unit] or [Service]")
+		if ok && !inSection(s) {
+			d.wrong(v, fmt.Sprintf("%s does not begin with a section", what), "its first line must be one such as [Unit] or [Service]")
 		}
 		return s
 	}
@@ -263,7 +259,7 @@ func (d *document) unit(p *rawProfile, n ast.Node) {
 	}
 	switch i := strings.LastIndexByte(u.Name, '.'); {
 	case u.Name == "":
-		d.wrong(n, "this unit has no name", "add name: NAME.service")
+		d.lacks(n, "name", "this unit has no name", "add name: NAME.service")
 		return
 	case i <= 0 || strings.Contains(u.Name, "/") || !unitTypes[u.Name[i+1:]]:
 		d.wrong(n, fmt.Sprintf("unit name %q has no type that systemd knows", u.Name), "write it as NAME.service, NAME.timer, ...")
@@ -277,6 +273,18 @@ func (d *document) unit(p *rawProfile, n ast.Node) {
 	}
 	p.Origins["units."+u.Name] = d.origin(n)
 	p.Units = append(p.Units, u)
+}
+
+// inSection reports whether the first line of a unit that says something
+// begins a section. systemd ignores what stands before one.
+func inSection(text string) bool {
+	for l := range strings.Lines(text) {
+		l = strings.TrimSpace(l)
+		if l != "" && l[0] != '#' && l[0] != ';' {
+			return len(l) > 2 && l[0] == '[' && l[len(l)-1] == ']'
+		}
+	}
+	return false
 }
 
 var unitTypes = map[string]bool{"service": true, "socket": true, "device": true, "mount": true, "automount": true,

@@ -39,12 +39,8 @@ func (l *loader) server(d *document, body ast.Node) {
 		"images": func(key string, v ast.Node) {
 			d.entries(v, key, func(name string, k, v ast.Node) { l.image(d, name, k, v) })
 		},
-		"unknown": func(key string, v ast.Node) {
-			if s, ok := d.text(v, key); ok {
-				l.unknown, l.unknownAt = s, located{d, v}
-			}
-		},
-		"swarm": func(key string, v ast.Node) { l.swarm(d, v) },
+		"unknown": d.into(&l.unknown, func(v ast.Node, _ string) { l.unknownAt = located{d, v} }),
+		"swarm":   func(key string, v ast.Node) { l.swarm(d, v) },
 		"api": func(key string, v ast.Node) {
 			d.mapping(v, key, fields{"socket": l.path(d, &c.Socket)})
 		},
@@ -87,7 +83,7 @@ func (l *loader) network(d *document, n ast.Node) {
 	keep := func(dst *ast.Node) func(string, ast.Node) { return func(_ string, v ast.Node) { *dst = v } }
 	ok := d.mapping(n, "network", fields{
 		"name":      d.into(&net.Name),
-		"interface": d.into(&net.Interface),
+		"interface": d.into(&net.Interface, d.checkInterface),
 		"mode":      d.one(&mode, string(boot.Authoritative), string(boot.Off)),
 		"subnet": func(key string, v ast.Node) {
 			if p, ok := d.prefix(v, key); ok {
@@ -99,12 +95,13 @@ func (l *loader) network(d *document, n ast.Node) {
 		"router":              func(k string, v ast.Node) { router = v; d.addrInto(&net.Router)(k, v) },
 		"dns":                 d.addrsInto(&net.DNS),
 		"ntp":                 d.addrsInto(&net.NTP),
-		"domain":              d.into(&net.Domain),
+		"domain":              d.into(&net.Domain, d.checkDomain),
 		"mtu":                 d.number(&net.MTU, 576, 65535),
 		"lease_time":          d.duration(&net.LeaseTime, 30*time.Second, 365*24*time.Hour),
 		"firmware_lease_time": d.duration(&net.FirmwareLeaseTime, 30*time.Second, 365*24*time.Hour),
 	})
 	if !ok {
+		l.lost[allNetworks] = true
 		return
 	}
 	net.Mode = boot.Mode(mode)
@@ -115,6 +112,7 @@ func (l *loader) network(d *document, n ast.Node) {
 		net.Name = net.Interface
 	}
 	if subnet == nil {
+		l.lost[allNetworks] = true
 		if !net.Subnet.IsValid() && l.clean(d, n) {
 			d.wrong(n, "this network has no subnet", "add subnet: 10.0.0.0/24")
 		}
@@ -214,19 +212,15 @@ func (l *loader) swarm(d *document, v ast.Node) {
 	}
 	s := &Swarm{Name: "default", Host: "unix:///var/run/docker.sock", Availability: "active", Origin: d.origin(v)}
 	d.mapping(v, "swarm", fields{
-		"name": d.into(&s.Name),
-		"host": func(key string, v ast.Node) {
-			d.into(&s.Host)(key, v)
-			if u, err := url.Parse(s.Host); err != nil || u.Scheme != "unix" && u.Scheme != "tcp" || u.Scheme == "unix" && u.Path == "" || u.Scheme == "tcp" && u.Host == "" {
-				d.wrong(v, fmt.Sprintf("host %q is not the address of a Docker engine", s.Host), "write it as unix:///var/run/docker.sock or tcp://10.0.0.2:2376")
-			}
-		},
+		"name":         d.into(&s.Name),
+		"host":         d.into(&s.Host, d.checkEngine),
 		"advertise":    d.into(&s.Advertise),
 		"availability": d.one(&s.Availability, "active", "pause", "drain"),
 		"address_pools": func(key string, v ast.Node) {
 			d.list(v, func(n ast.Node) {
 				if p, ok := d.prefix(n, key); ok {
 					s.AddressPools = append(s.AddressPools, p)
+					l.pools = append(l.pools, located{d, n})
 				}
 			})
 		},
@@ -245,14 +239,11 @@ func (l *loader) image(d *document, name string, k, v ast.Node) {
 	s := ImageSource{Name: name, Origin: d.origin(k)}
 	family := ""
 	d.mapping(v, "image "+name, fields{
-		"family":  d.one(&family, string(boot.FedoraCoreOS), string(boot.Flatcar), string(boot.Linux)),
-		"cpu":     d.one(&s.CPU, "x86_64", "aarch64"),
-		"version": d.into(&s.Version),
-		"path":    l.path(d, &s.Path),
-		"mirror": func(key string, v ast.Node) {
-			d.into(&s.Mirror)(key, v)
-			d.checkURL(v, s.Mirror)
-		},
+		"family":   d.one(&family, string(boot.FedoraCoreOS), string(boot.Flatcar), string(boot.Linux)),
+		"cpu":      d.one(&s.CPU, "x86_64", "aarch64"),
+		"version":  d.into(&s.Version),
+		"path":     l.path(d, &s.Path),
+		"mirror":   d.into(&s.Mirror, d.checkURL),
 		"insecure": d.yes(&s.Insecure),
 		"kernel":   func(key string, v ast.Node) { s.Kernel = d.remote(key, v) },
 		"rootfs":   func(key string, v ast.Node) { s.RootFS = d.remote(key, v) },
@@ -281,9 +272,9 @@ func (l *loader) image(d *document, name string, k, v ast.Node) {
 func (d *document) remote(what string, v ast.Node) *Remote {
 	var r Remote
 	if !d.mapping(v, what, fields{
-		"url":       func(key string, v ast.Node) { d.into(&r.URL)(key, v); d.checkURL(v, r.URL) },
-		"sha256":    func(key string, v ast.Node) { d.into(&r.SHA256)(key, v); d.checkDigest(v, r.SHA256) },
-		"signature": func(key string, v ast.Node) { d.into(&r.Signature)(key, v); d.checkURL(v, r.Signature) },
+		"url":       d.into(&r.URL, d.checkURL),
+		"sha256":    d.into(&r.SHA256, d.checkDigest),
+		"signature": d.into(&r.Signature, d.checkURL),
 	}) {
 		return nil
 	}
@@ -293,6 +284,27 @@ func (d *document) remote(what string, v ast.Node) *Remote {
 		d.wrong(v, what+" has no sha256", "add the digest that the file must have, as sha256sum prints it")
 	}
 	return &r
+}
+
+// checkInterface knows what Linux allows (dev_valid_name in net/core/dev.c).
+func (d *document) checkInterface(v ast.Node, s string) {
+	if s == "" || s == "." || s == ".." || len(s) > 15 || strings.ContainsAny(s, "/: \t\n") {
+		d.wrong(v, fmt.Sprintf("%q cannot be the name of a network interface", clip(s)), "ip link shows their names")
+	}
+}
+
+func (d *document) checkDomain(v ast.Node, s string) {
+	if !boot.ValidName(s) {
+		d.wrong(v, fmt.Sprintf("%q is not a domain", clip(s)), "write it as example.com, in lower case")
+	}
+}
+
+func (d *document) checkEngine(v ast.Node, s string) {
+	u, err := url.Parse(s)
+	if err == nil && (u.Scheme == "unix" && u.Path != "" || u.Scheme == "tcp" && u.Host != "") {
+		return
+	}
+	d.wrong(v, fmt.Sprintf("host %q is not the address of a Docker engine", s), "write it as unix:///var/run/docker.sock or tcp://10.0.0.2:2376")
 }
 
 func (d *document) checkURL(v ast.Node, s string) {

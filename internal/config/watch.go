@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,17 +12,26 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settle is how long a directory must be quiet before it is read. Editors
-// write a file in several steps, and people save several files at once.
-const settle = 200 * time.Millisecond
+const (
+	// settle is how long a directory must be quiet before it is read. Editors
+	// write a file in several steps, and people save several files at once.
+	settle = 200 * time.Millisecond
+	// patience is how long it may go on being unquiet.
+	patience = 2 * time.Second
+)
 
 // Watch calls apply whenever the configuration in the directory of c differs
 // from c, and then from what apply was last called with: with the new one, or
 // with the [Mistakes] that are in it. A change that leaves every byte as it was
-// is none. It returns when ctx ends, or with an error when the directory cannot
-// be watched.
+// is none. The directory itself, and the folders in it, may go away and come
+// back, or be links that are turned over; a file elsewhere that a link in it
+// points to is not watched. It returns when ctx ends, or with an error when the
+// directory cannot be watched.
 func Watch(ctx context.Context, c *Config, apply func(*Config, error)) error {
-	dir := c.Dir
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return fmt.Errorf("cannot watch %s: %w", c.Dir, err)
+	}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("cannot watch %s: %w", dir, err)
@@ -33,18 +41,20 @@ func Watch(ctx context.Context, c *Config, apply func(*Config, error)) error {
 		return fmt.Errorf("cannot watch %s: %w", dir, err)
 	}
 	seen := c.sum
-	watchFolders(w, dir)
-	timer := time.NewTimer(settle) // what changed since c was read shows at the first look
+	calm := unrest{}
+	timer := time.NewTimer(0) // what changed since c was read shows at the first look
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case _, ok := <-w.Events:
+		case e, ok := <-w.Events:
 			if !ok {
 				return nil
 			}
-			timer.Reset(settle)
+			if beside := filepath.Dir(e.Name) == filepath.Dir(dir) && dir != filepath.Dir(dir); !beside || e.Name == dir {
+				timer.Reset(calm.disturbed(time.Now()))
+			}
 		case err, ok := <-w.Errors:
 			if !ok {
 				return nil
@@ -52,34 +62,50 @@ func Watch(ctx context.Context, c *Config, apply func(*Config, error)) error {
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return fmt.Errorf("cannot watch %s: %w", dir, err)
 			}
-			timer.Reset(settle) // events were lost: look
+			timer.Reset(calm.disturbed(time.Now())) // events were lost: look
 		case <-timer.C:
-			watchFolders(w, dir) // they may have come, or come back
-			now := digest(dir)
-			if now != seen {
+			calm = unrest{}
+			watchAgain(w, dir) // before looking, so that nothing happens unseen between the two
+			if now := digest(c.Dir); now != seen {
 				seen = now
-				apply(Load(dir))
+				apply(Load(c.Dir))
 			}
 		}
 	}
 }
 
-// watchFolders adds the folders that are there. Adding one again does no
-// harm; one that is not there yet shows in its parent.
-func watchFolders(w *fsnotify.Watcher, dir string) {
-	for _, sub := range []string{"profiles", "machines"} {
-		_ = w.Add(filepath.Join(dir, sub)) // absent ones are looked for at the next change
+// unrest is the time since the first of the changes that have not been looked
+// at; the zero value is calm.
+type unrest struct{ since time.Time }
+
+// disturbed tells how long to wait after a change at now.
+func (u *unrest) disturbed(now time.Time) time.Duration {
+	if u.since.IsZero() {
+		u.since = now
+	}
+	return max(min(settle, patience-now.Sub(u.since)), 0)
+}
+
+// watchAgain watches what has the names now that are of interest: the
+// directory, its folders, and the place where the directory would come back.
+// What is not there shows in its parent when it comes.
+func watchAgain(w *fsnotify.Watcher, dir string) {
+	for _, name := range []string{filepath.Dir(dir), dir, filepath.Join(dir, profilesDir), filepath.Join(dir, machinesDir)} {
+		// The name may belong to another directory than before, which only
+		// removing makes the watcher see. Neither can fail in a way that matters.
+		_ = w.Remove(name)
+		_ = w.Add(name)
 	}
 }
 
 // digest is of everything that Load reads.
 func digest(dir string) [sha256.Size]byte {
 	h := sha256.New()
-	l := &loader{config: defaults(dir)}
+	l := &loader{lost: map[string]bool{}}
 	fsys := os.DirFS(dir)
-	names := append([]string{ServerFile}, append(l.glob(fsys, "profiles"), l.glob(fsys, "machines")...)...)
+	names := append([]string{ServerFile}, append(l.glob(fsys, profilesDir), l.glob(fsys, machinesDir)...)...)
 	for _, name := range names {
-		b, err := fs.ReadFile(fsys, name)
+		b, err := readFile(fsys, name)
 		fmt.Fprintf(h, "%s %d %v\n", name, len(b), err)
 		h.Write(b)
 	}

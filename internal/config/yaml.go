@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 
 	"bootd/boot"
 )
@@ -27,7 +28,11 @@ type document struct {
 
 // parse returns the bodies of the documents in text. What cannot be parsed is a
 // mistake and gives nothing.
-func parse(name string, text []byte, mistakes *Mistakes) (d *document, bodies []ast.Node) {
+func parse(name string, text []byte, mistakes *Mistakes, opts ...parser.Option) (d *document, bodies []ast.Node) {
+	// Editors on other systems put a mark before the text and end lines with
+	// two characters, which would shift what the parser says of places.
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
 	d = &document{name: name, lines: strings.Split(string(text), "\n"), mistakes: mistakes}
 	// The parser has been seen to panic on odd input. A file of the operator's
 	// must not be able to stop the server.
@@ -42,17 +47,52 @@ func parse(name string, text []byte, mistakes *Mistakes) (d *document, bodies []
 		d.at(boot.Origin{File: name, Line: line, Column: 1}, "the file contains a NUL byte", "it must be text")
 		return d, nil
 	}
-	f, err := parser.ParseBytes(text, 0)
+	if line := tooDeep(d.lines); line > 0 {
+		d.at(boot.Origin{File: name, Line: line, Column: 1}, "brackets or dashes are nested too deeply here", "is this really YAML?")
+		return d, nil
+	}
+	f, err := parser.ParseBytes(text, 0, opts...)
 	if err != nil {
 		d.syntax(err)
 		return d, nil
 	}
 	for _, doc := range f.Docs {
-		if doc.Body != nil {
+		switch doc.Body.(type) {
+		case nil, *ast.DirectiveNode: // %YAML 1.2
+		default:
 			bodies = append(bodies, doc.Body)
 		}
 	}
 	return d, bodies
+}
+
+// maxDepth bounds how deeply values may be nested. The parser calls itself for
+// each level, in time that grows with the square of them.
+const maxDepth = 1000
+
+// tooDeep returns the number of the line where nesting passes maxDepth, or 0.
+// It counts brackets without looking at quotes, which only matters for a text
+// that opens a thousand more than it closes.
+func tooDeep(lines []string) int {
+	depth := 0
+	for i, l := range lines {
+		dashes := 0
+		for rest := strings.TrimLeft(l, " "); strings.HasPrefix(rest, "- ") || strings.HasPrefix(rest, "? "); rest = rest[2:] {
+			dashes++
+		}
+		for _, c := range []byte(l) {
+			switch c {
+			case '[', '{':
+				depth++
+			case ']', '}':
+				depth = max(depth-1, 0)
+			}
+			if depth > maxDepth || dashes > maxDepth {
+				return i + 1
+			}
+		}
+	}
+	return 0
 }
 
 func (d *document) syntax(err error) {
@@ -131,6 +171,7 @@ func (d *document) entries(n ast.Node, what string, f func(key string, k, v ast.
 		d.wrong(n, fmt.Sprintf("%s is %s", what, kind(n)), "it must be a mapping, key: value")
 		return false
 	}
+	seen := map[string]boot.Origin{}
 	for it := m.MapRange(); it.Next(); {
 		k, v := it.Key(), it.Value()
 		if !d.plain(k) || !d.plain(v) {
@@ -140,9 +181,36 @@ func (d *document) entries(n ast.Node, what string, f func(key string, k, v ast.
 		if s, ok := k.(*ast.StringNode); ok {
 			key = s.Value
 		}
+		if first, ok := seen[key]; ok {
+			d.wrong(k, fmt.Sprintf("%q is set twice in %s", key, what), fmt.Sprintf("keep this or the one on line %d", first.Line))
+			continue
+		}
+		seen[key] = d.origin(k)
 		f(key, k, v)
 	}
 	return true
+}
+
+// has reports whether a mapping holds a key, rightly or wrongly.
+func has(n ast.Node, key string) bool {
+	m, ok := n.(ast.MapNode)
+	if !ok {
+		return false
+	}
+	for it := m.MapRange(); it.Next(); {
+		if k, ok := it.Key().(*ast.StringNode); ok && k.Value == key {
+			return true
+		}
+	}
+	return false
+}
+
+// lacks notes that a mapping has no such key. One that is there, but wrong, has
+// been told of already.
+func (d *document) lacks(n ast.Node, key, message, hint string) {
+	if !has(n, key) {
+		d.wrong(n, message, hint)
+	}
 }
 
 // list calls f for each element. A single value counts as a list of one.
@@ -184,18 +252,26 @@ func (d *document) text(n ast.Node, what string) (string, bool) {
 		return v.Value, true
 	case *ast.LiteralNode:
 		return v.Value.Value, true
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
 		return n.GetToken().Value, true
 	}
 	d.wrong(n, fmt.Sprintf("%s is %s", what, kind(n)), "it must be text")
 	return "", false
 }
 
-// into reads text into dst.
-func (d *document) into(dst *string) func(string, ast.Node) {
+// into reads text into dst, and has it checked.
+func (d *document) into(dst *string, checks ...func(v ast.Node, s string)) func(string, ast.Node) {
 	return func(key string, v ast.Node) {
-		if s, ok := d.text(v, key); ok {
-			*dst = strings.TrimSpace(s)
+		s, ok := d.text(v, key)
+		if !ok {
+			return
+		}
+		if *dst = strings.TrimSpace(s); *dst == "" {
+			d.wrong(v, key+" is empty", "write a value, or leave the key out")
+			return
+		}
+		for _, check := range checks {
+			check(v, *dst)
 		}
 	}
 }
@@ -218,7 +294,10 @@ func (d *document) one(dst *string, words ...string) func(string, ast.Node) {
 // number reads a whole number between lo and hi into dst.
 func (d *document) number(dst *int, lo, hi int) func(string, ast.Node) {
 	return func(key string, v ast.Node) {
-		s, _ := d.text(v, key)
+		s, ok := d.text(v, key)
+		if !ok {
+			return
+		}
 		n, err := strconv.Atoi(s)
 		if err != nil || n < lo || n > hi {
 			d.wrong(v, fmt.Sprintf("%s cannot be %q", key, s), fmt.Sprintf("it must be a whole number from %d to %d", lo, hi))
@@ -313,18 +392,33 @@ func (d *document) fragment(n ast.Node) boot.Origin {
 		if o.Line < len(d.lines) {
 			o.Line++
 		}
-		o.Column = 1
-		// The indentation is that of the first line with text.
-		for _, l := range d.lines[o.Line-1:] {
-			if trimmed := strings.TrimLeft(l, " "); strings.TrimSpace(trimmed) != "" {
-				o.Column = len(l) - len(trimmed) + 1
-				break
-			}
-		}
+		o.Column = d.indentation(o.Line, v.Value.Value) + 1
 	case *ast.StringNode:
-		if t := v.GetToken(); t != nil && strings.HasPrefix(strings.TrimSpace(t.Origin), `"`) || strings.HasPrefix(strings.TrimSpace(v.GetToken().Origin), "'") {
+		if t := v.GetToken(); t != nil && (t.Type == token.DoubleQuoteType || t.Type == token.SingleQuoteType) {
 			o.Column++
 		}
 	}
 	return o
+}
+
+// indentation is by how many spaces the lines from line on are indented more
+// than in text, which is what they hold.
+func (d *document) indentation(line int, text string) int {
+	spaces := func(s string) (int, bool) {
+		rest := strings.TrimLeft(s, " ")
+		return len(s) - len(rest), strings.TrimSpace(rest) != ""
+	}
+	inText := 0
+	for l := range strings.Lines(text) {
+		if n, ok := spaces(l); ok {
+			inText = n
+			break
+		}
+	}
+	for _, l := range d.lines[line-1:] {
+		if n, ok := spaces(l); ok {
+			return max(n-inText, 0)
+		}
+	}
+	return 0
 }
