@@ -12,7 +12,7 @@
 // Where a real router advertises itself, this one is silent, for as long as
 // that router says it is there.
 //
-// A Server is for one interface. It runs in one goroutine.
+// A Server is for one interface.
 package ra
 
 import (
@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/net/ipv6"
@@ -106,16 +107,34 @@ func prepare(p *ipv6.PacketConn, ifi *net.Interface) error {
 // String names the server in logs.
 func (s *Server) String() string { return "router advertisements " + s.ifi.Name }
 
+// solicit asks whether there is a real router, which then answers at once and
+// not in ten minutes. An interface that has just come up cannot send yet, because
+// its own address is still being probed (RFC 4862 section 5.4), so a failure is
+// repeated once.
+func (s *Server) solicit(ctx context.Context) {
+	ask := func() error { return s.send([]byte{solicitation, 0, 0, 0, 0, 0, 0, 0}, allRouters) }
+	if ask() == nil {
+		return
+	}
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(2 * time.Second):
+	}
+	if err := ask(); err != nil && ctx.Err() == nil {
+		s.log.Warn("cannot ask for routers", "interface", s.ifi.Name, "err", err)
+	}
+}
+
 // Run answers until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
 	defer stop()
 	defer s.conn.Close()
 	s.start = time.Now()
-	// Is there a real router? It answers at once, not in ten minutes.
-	if err := s.send([]byte{solicitation, 0, 0, 0, 0, 0, 0, 0}, allRouters); err != nil {
-		s.log.Warn("cannot ask for routers", "interface", s.ifi.Name, "err", err)
-	}
+	var asking sync.WaitGroup
+	asking.Go(func() { s.solicit(ctx) })
+	defer asking.Wait()
 	buf := make([]byte, 1500)
 	for {
 		n, cm, from, err := s.conn.ReadFrom(buf)

@@ -137,7 +137,9 @@ func currentBoots(ctx context.Context, api *client.Client) ([]boot.Timeline, err
 	var boots []boot.Timeline
 	for _, m := range machines {
 		if m.Boot != nil {
-			boots = append(boots, *m.Boot)
+			t := *m.Boot
+			t.Name = m.Name // until its script is given out, the boot does not have it
+			boots = append(boots, t)
 		}
 	}
 	return boots, nil

@@ -28,12 +28,16 @@ func (c core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	// A slow disk makes every request of a busy moment a warning of its own;
 	// what they say is only of use to who looks for it.
 	level := slog.LevelDebug
-	if e.Level >= zapcore.ErrorLevel {
+	if e.Level >= zapcore.ErrorLevel && e.Message != newStore {
 		level = slog.LevelError
 	}
 	c.log.Log(context.Background(), level, e.Message, attrs(fields)...)
 	return nil
 }
+
+// newStore is what a new member says as an error on its first start: its schema
+// version cannot be told before the first write.
+const newStore = "failed to update storage version"
 
 func (c core) Sync() error { return nil }
 
