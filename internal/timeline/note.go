@@ -1,0 +1,141 @@
+package timeline
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"net/netip"
+	"slices"
+	"time"
+
+	"bootd/boot"
+)
+
+// note applies an event to the machine and the boot that it belongs to, and
+// tells it to readers. It returns the boot as it is then.
+func (r *Recorder) note(e boot.Event) boot.Timeline {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	t, name, isNew := r.noteLocked(&e)
+	if isNew {
+		// Outside of the lock: who reads the log may be slow.
+		r.log.Info("boot step", "stage", e.Stage, "machine", cmp.Or(name, "-"), "mac", e.MAC, "client", e.Client,
+			"addr", e.Addr, "text", e.Text, "bytes", e.Bytes, "took", e.Took.Round(time.Millisecond),
+			"after", e.Time.Sub(t.Started).Round(time.Millisecond))
+	}
+	return t
+}
+
+// noteLocked is note under the lock. It completes the event, and reports the
+// machine's name and whether the event is a new step of its boot.
+func (r *Recorder) noteLocked(e *boot.Event) (t boot.Timeline, name string, isNew bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e.MAC.IsZero() && e.Addr.IsValid() {
+		e.MAC = r.byAddr[e.Addr]
+	}
+	if !e.MAC.IsZero() {
+		m := r.machineLocked(*e)
+		r.dirty[e.MAC] = true
+		name = m.Name
+		if k := r.bootOfLocked(m, *e); k != nil {
+			e.Boot = k.ID
+			steps := len(k.Steps)
+			k.Apply(*e)
+			isNew = len(k.Steps) > steps
+			t = k.Clone()
+			r.dirtyBoot[bootKey{e.MAC, k.ID}] = true
+		}
+	}
+	r.tellLocked(*e)
+	return t, name, isNew
+}
+
+// bootOfLocked returns the boot that an event belongs to, a new one if it
+// begins one, or nil.
+func (r *Recorder) bootOfLocked(m *machine, e boot.Event) *kept {
+	if e.Boot != "" {
+		// What belongs to an older boot is not put into a later one.
+		return r.bootLocked(e.MAC, e.Boot)
+	}
+	k := m.current()
+	var t *boot.Timeline
+	if k != nil {
+		t = &k.Timeline
+	}
+	if t.Begins(e) {
+		return r.beginLocked(m, e)
+	}
+	return k
+}
+
+// machineLocked finds or makes the machine of an event, with what the event
+// tells of it.
+func (r *Recorder) machineLocked(e boot.Event) *machine {
+	m := r.machines[e.MAC]
+	if m == nil {
+		r.forgetStrangersLocked()
+		m = &machine{record: record{First: e.Time}}
+		r.machines[e.MAC] = m
+		r.strangers++
+	}
+	if m.Last.Before(e.Time) {
+		m.Last = e.Time
+	}
+	inv := e.Inventory
+	inv.MAC = e.MAC
+	// The address is the event's: what it tells of the machine may be older.
+	inv.Addr = netip.Addr{}
+	if e.Addr.IsValid() {
+		inv.Addr = e.Addr
+		if old := m.Inventory.Addr; old != e.Addr && r.byAddr[old] == e.MAC {
+			delete(r.byAddr, old)
+		}
+		r.byAddr[e.Addr] = e.MAC
+	}
+	m.Inventory = m.Inventory.Merge(inv)
+	return m
+}
+
+// beginLocked begins a new boot.
+func (r *Recorder) beginLocked(m *machine, e boot.Event) *kept {
+	var id [8]byte
+	rand.Read(id[:]) // never fails (documented)
+	k := &kept{Timeline: boot.Timeline{ID: hex.EncodeToString(id[:]), MAC: e.MAC, Name: m.Name, Profile: m.Profile, Expect: m.Expect,
+		Started: e.Time, Arch: m.Inventory.Arch, Addr: m.Inventory.Addr}}
+	if last := m.current(); last != nil {
+		k.Number = last.Number + 1
+	}
+	m.boots = append(m.boots, k)
+	r.trim(m)
+	return k
+}
+
+// forgetStrangersLocked makes room for a new machine.
+func (r *Recorder) forgetStrangersLocked() {
+	if r.strangers < keepStrangers {
+		return
+	}
+	var list []boot.MAC
+	for mac, m := range r.machines {
+		if m.Name == "" {
+			list = append(list, mac)
+		}
+	}
+	slices.SortFunc(list, func(a, b boot.MAC) int { return r.machines[a].Last.Compare(r.machines[b].Last) })
+	// A part of them at once, so that a flood does not sort for every packet.
+	for _, mac := range list[:keepStrangers/8] {
+		m := r.machines[mac]
+		for _, t := range m.boots {
+			r.dirtyBoot[bootKey{mac, t.ID}] = true
+		}
+		if r.byAddr[m.Inventory.Addr] == mac {
+			delete(r.byAddr, m.Inventory.Addr)
+		}
+		delete(r.machines, mac)
+		r.dirty[mac] = true
+		r.strangers--
+	}
+	r.log.Warn("many unknown machines; those seen longest ago are forgotten", "forgotten", keepStrangers/8)
+}

@@ -1,0 +1,148 @@
+package timeline
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"bootd/boot"
+	"bootd/internal/store"
+)
+
+const (
+	// gather is how long changes are gathered before they are written.
+	gather = 50 * time.Millisecond
+	// again is how long to wait after a write that failed.
+	again = time.Second
+	// lastWrite is how long the end may wait for the store.
+	lastWrite = 5 * time.Second
+	// batch is how many records are written in one transaction.
+	batch = 100
+)
+
+// Run writes what is recorded, until ctx ends; then it writes the rest.
+func (r *Recorder) Run(ctx context.Context) error {
+	wait := gather
+	for {
+		select {
+		case <-ctx.Done():
+			return r.writeRest(ctx)
+		case <-r.wake:
+		}
+		select {
+		case <-ctx.Done():
+			return r.writeRest(ctx)
+		case <-time.After(wait):
+		}
+		wait = gather
+		if err := r.write(ctx); err != nil && ctx.Err() == nil {
+			r.log.Error("boots cannot be recorded; it will be tried again", "err", err)
+			wait = again
+			r.poke()
+		}
+	}
+}
+
+func (r *Recorder) writeRest(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	defer cancel()
+	return r.write(ctx)
+}
+
+// poke tells Run that there is something to be written.
+func (r *Recorder) poke() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// A change is a record that is to be put or removed.
+type change struct {
+	mac  boot.MAC
+	boot bootKey // zero: it is the machine
+	put  func(*store.Tx) error
+}
+
+// write writes everything that has changed when it is called, or longer ago.
+// What cannot be written is kept for the next time. While somebody else writes
+// it waits: what he took may be what the caller has just noted.
+func (r *Recorder) write(ctx context.Context) error {
+	select {
+	case r.writing <- struct{}{}:
+		defer func() { <-r.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	todo := r.take()
+	for part := range slices.Chunk(todo, batch) {
+		err := r.store.Update(ctx, func(tx *store.Tx) error {
+			for _, c := range part {
+				if err := c.put(tx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			r.putBack(todo) // some may be written twice, which does no harm
+			return err
+		}
+	}
+	return nil
+}
+
+// take takes all that has changed, as it is now: machines first, so that no
+// boot is stored without its machine.
+func (r *Recorder) take() []change {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []change
+	for mac := range r.dirty {
+		c := change{mac: mac}
+		if m := r.machines[mac]; m != nil {
+			rec := m.record
+			c.put = func(tx *store.Tx) error { return store.Put(tx, machines, mac.String(), rec) }
+		} else {
+			c.put = func(tx *store.Tx) error { store.Delete(tx, machines, mac.String()); return nil }
+		}
+		out = append(out, c)
+	}
+	for k := range r.dirtyBoot {
+		c := change{boot: k}
+		if t := r.bootLocked(k.mac, k.id); t != nil {
+			value := kept{t.Number, t.Clone()}
+			c.put = func(tx *store.Tx) error { return store.Put(tx, boots, k.String(), value) }
+		} else {
+			c.put = func(tx *store.Tx) error { store.Delete(tx, boots, k.String()); return nil }
+		}
+		out = append(out, c)
+	}
+	clear(r.dirty)
+	clear(r.dirtyBoot)
+	return out
+}
+
+func (r *Recorder) putBack(list []change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range list {
+		if c.boot == (bootKey{}) {
+			r.dirty[c.mac] = true
+		} else {
+			r.dirtyBoot[c.boot] = true
+		}
+	}
+}
+
+func (r *Recorder) bootLocked(mac boot.MAC, id string) *kept {
+	m := r.machines[mac]
+	if m == nil {
+		return nil
+	}
+	i := slices.IndexFunc(m.boots, func(t *kept) bool { return t.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return m.boots[i]
+}
