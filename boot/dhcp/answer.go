@@ -88,12 +88,15 @@ func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 		if r.Link.IsValid() {
 			return nil, fmt.Errorf("relayed from %s, which lies in none of the networks", r.Link)
 		}
-		return nil, fmt.Errorf("interface %s has no network", link.Interface)
+		return nil, fmt.Errorf("interface %s has no address in any of its networks", link.Interface)
 	}
 	if n.Mode != boot.Authoritative {
 		return nil, fmt.Errorf("network %s is %s", n.Name, n.Mode)
 	}
 	q := &query{Policy: p, Request: r, now: now, network: n, server: ServerAddr(n, link)}
+	if !q.server.IsValid() && len(link.Addrs) > 0 {
+		q.server = link.Addrs[0].Addr() // the client is behind a relay agent
+	}
 	if !q.server.IsValid() {
 		return nil, fmt.Errorf("interface %s has no IPv4 address", link.Interface)
 	}
@@ -117,12 +120,19 @@ func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 	return q, nil
 }
 
-// network finds the network that a client is on: the one that the relay agent
-// names, or one of the interface's; among several of those, the one that the
-// client's address lies in.
+// network finds the network that a client is on. A relay agent names it. What
+// comes without one comes from a network that the interface has an address in,
+// or was routed here from a client behind a relay agent, which renews its lease
+// without the agent's help and is known by its address. Several networks on one
+// interface are told apart by the address that the client has or had; the
+// first serves those that have none.
 func network(c *boot.Catalog, r Request, link Link) *boot.Network {
 	if r.Link.IsValid() {
 		return c.NetworkOf(r.Link)
+	}
+	had := r.Has
+	if !had.IsValid() && r.Type == dhcpv4.MessageTypeRequest {
+		had = r.Asked
 	}
 	var first *boot.Network
 	for i := range c.Networks {
@@ -130,19 +140,20 @@ func network(c *boot.Catalog, r Request, link Link) *boot.Network {
 		if n.Interface != link.Interface {
 			continue
 		}
-		if r.Has.IsValid() && n.Subnet.Contains(r.Has) {
+		attached := ServerAddr(n, link).IsValid()
+		if had.IsValid() && n.Subnet.Contains(had) && (attached || r.Has.IsValid()) {
 			return n
 		}
-		if first == nil {
+		if first == nil && attached {
 			first = n
 		}
 	}
 	return first
 }
 
-// ServerAddr is bootd's own address for the machines of a network: as
-// configured, or the one of the interface that lies in the subnet, or, behind a
-// relay agent, the interface's first.
+// ServerAddr is bootd's own address on a network: as configured, or the one of
+// the interface that lies in the subnet. It is invalid when there is none, as
+// on a network that is reached through a relay agent.
 func ServerAddr(n *boot.Network, link Link) netip.Addr {
 	if n.Server.IsValid() {
 		return n.Server
@@ -151,9 +162,6 @@ func ServerAddr(n *boot.Network, link Link) netip.Addr {
 		if n.Subnet.Contains(a.Addr()) {
 			return a.Addr()
 		}
-	}
-	if n.Interface != link.Interface && len(link.Addrs) > 0 {
-		return link.Addrs[0].Addr()
 	}
 	return netip.Addr{}
 }
@@ -204,8 +212,11 @@ func (q *query) request() Answer {
 }
 
 func (q *query) decline() Answer {
-	if q.Server.IsValid() && q.Server != q.server {
+	switch {
+	case q.Server.IsValid() && q.Server != q.server:
 		return Answer{Why: "declines an address of the server " + q.Server.String()}
+	case !q.Asked.IsValid():
+		return Answer{Why: "declines no address"}
 	}
 	if !q.Leases.Decline(q.network.Name, q.MAC, q.Asked, quarantine, q.now) {
 		return Answer{Why: fmt.Sprintf("declines %s, which it was not given", q.Asked)}
@@ -215,6 +226,12 @@ func (q *query) decline() Answer {
 }
 
 func (q *query) release() Answer {
+	switch {
+	case q.Server.IsValid() && q.Server != q.server:
+		return Answer{Why: "releases an address of the server " + q.Server.String()}
+	case !q.Has.IsValid():
+		return Answer{Why: "releases no address"}
+	}
 	if !q.Leases.Release(q.network.Name, q.MAC, q.Has, q.now) {
 		return Answer{Why: fmt.Sprintf("releases %s, which it does not have", q.Has)}
 	}

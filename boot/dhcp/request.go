@@ -78,7 +78,7 @@ func Decode(b []byte) (Request, error) {
 		packet:    p,
 	}
 	r.Link = r.Relay
-	if info := p.RelayAgentInfo(); info != nil {
+	if info := p.RelayAgentInfo(); info != nil && r.Relay.IsValid() {
 		if link := info.Get(dhcpv4.LinkSelectionSubOption); len(link) == 4 {
 			r.Link = netip.AddrFrom4([4]byte(link))
 		}

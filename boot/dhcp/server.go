@@ -135,13 +135,17 @@ func (s *Server) reconcile() error {
 	return failed
 }
 
-// usable reports why an interface cannot serve its networks.
+// usable reports why an interface cannot serve its networks. Those behind relay
+// agents need no address of their own, but the interface needs one in some
+// network, be it one whose mode is off: without this rule nobody would be told
+// of an interface that was left without its address.
 func (s *Server) usable(name string, networks []*boot.Network) error {
 	link, err := s.link(name)
 	if err != nil {
 		return fmt.Errorf("cannot answer DHCP on network %s: %w", networks[0].Name, err)
 	}
-	if ServerAddr(networks[0], link).IsValid() || slices.ContainsFunc(networks, func(n *boot.Network) bool { return ServerAddr(n, link).IsValid() }) {
+	attached := func(n *boot.Network) bool { return ServerAddr(n, link).IsValid() }
+	if slices.ContainsFunc(s.policy.Catalog().NetworksOn(name), attached) {
 		return nil
 	}
 	return fmt.Errorf("cannot answer DHCP on network %s: interface %s has no address in %s; give it one: ip addr add ADDRESS/%d dev %s",
