@@ -232,3 +232,92 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// TestWatchReplaced: the directory may be a link that is turned over to another
+// release, and may be gone for a while.
+func TestWatchReplaced(t *testing.T) {
+	top := t.TempDir()
+	write := func(release, port string) {
+		t.Helper()
+		dir := filepath.Join(top, release)
+		if err := os.MkdirAll(filepath.Join(dir, "profiles"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		temp := filepath.Join(top, "temp")
+		if err := os.WriteFile(temp, []byte("http: {port: "+port+"}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(temp, filepath.Join(dir, "bootd.yaml")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn := func(release string) { // as ln -sfn does not, but careful tools do
+		t.Helper()
+		next := filepath.Join(top, "next")
+		if err := os.Symlink(release, next); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(next, filepath.Join(top, "current")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("v1", "81")
+	write("v2", "82")
+	turn("v1")
+	c, err := config.Load(filepath.Join(top, "current"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports := make(chan int, 10) // 0: mistakes
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- config.Watch(ctx, c, func(c *config.Config, err error) {
+			if err != nil {
+				ports <- 0
+				return
+			}
+			ports <- c.HTTPPort
+		})
+	}()
+	expect := func(want int) {
+		t.Helper()
+		select {
+		case got := <-ports:
+			if got != want {
+				t.Fatalf("port %d, want %d", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("the change to port %d was not seen", want)
+		}
+	}
+	write("v1", "83") // a first change shows that watching has begun
+	expect(83)
+	turn("v2")
+	expect(82)
+	write("v2", "84")
+	expect(84)
+	write("v1", "85") // nobody's business any more
+	if err := os.RemoveAll(filepath.Join(top, "v2")); err != nil {
+		t.Fatal(err)
+	}
+	expect(0)
+	write("v2", "86")
+	turn("v2")
+	expect(86)
+	write("v2", "87")
+	expect(87)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if len(ports) > 0 {
+		t.Errorf("a change too many: port %d", <-ports)
+	}
+}
+
+func TestWatchNothing(t *testing.T) {
+	if err := config.Watch(t.Context(), &config.Config{Dir: filepath.Join(t.TempDir(), "none")}, nil); err == nil || !strings.Contains(err.Error(), "cannot watch") {
+		t.Errorf("err = %v", err)
+	}
+}
