@@ -23,6 +23,9 @@ var (
 	ErrNotFound = errors.New("no such record")
 	// ErrConflict says that others kept changing what a transaction read.
 	ErrConflict = errors.New("somebody else kept changing the same records")
+	// ErrTooLarge says that a transaction has more than the store takes at
+	// once.
+	ErrTooLarge = errors.New("the transaction is too large")
 )
 
 // Options say where records are kept.

@@ -119,6 +119,127 @@ func TestTransactions(t *testing.T) {
 	})
 }
 
+// TestOneMoment: whatever others do meanwhile, a transaction sees the records
+// of one moment, and is not written if they have changed since.
+func TestOneMoment(t *testing.T) {
+	s := open(t, t.TempDir())
+	put(t, s, "a", 1)
+	put(t, s, "b", 1)
+	runs := 0
+	err := s.Update(t.Context(), func(tx *store.Tx) error {
+		runs++
+		a, err := store.Get(tx, numbers, "a")
+		if err != nil {
+			return err
+		}
+		if runs == 1 {
+			put(t, s, "a", 2)
+			put(t, s, "b", 2)
+		}
+		again, err := store.Get(tx, numbers, "a")
+		if err != nil {
+			return err
+		}
+		b, err := store.Get(tx, numbers, "b")
+		if err != nil {
+			return err
+		}
+		if a != again || a != b {
+			t.Errorf("run %d reads a = %d, then %d, and b = %d", runs, a.N, again.N, b.N)
+		}
+		return store.Put(tx, numbers, "sum", record{again.N + b.N})
+	})
+	if err != nil || runs != 2 {
+		t.Errorf("%d runs, %v", runs, err)
+	}
+	all, err := store.List(t.Context(), s, numbers, "sum")
+	if err != nil || all["sum"].N != 4 {
+		t.Errorf("2 + 2 = %v, %v", all, err)
+	}
+}
+
+func TestConflict(t *testing.T) {
+	s := open(t, t.TempDir())
+	n := 0
+	err := s.Update(t.Context(), func(tx *store.Tx) error {
+		if _, err := store.Get(tx, numbers, "a"); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		n++
+		put(t, s, "a", n)
+		return store.Put(tx, numbers, "a", record{-1})
+	})
+	if !errors.Is(err, store.ErrConflict) {
+		t.Errorf("err = %v", err)
+	}
+	if all, err := store.List(t.Context(), s, numbers, ""); err != nil || all["a"].N != n {
+		t.Errorf("%v, %v; want %d", all, err, n)
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	s := open(t, t.TempDir())
+	texts := store.Kind[string]{Name: "texts"}
+	for _, tt := range []struct {
+		records, bytes int
+		tooLarge       bool
+	}{
+		{128, 1, false}, {129, 1, true}, {10, 100_000, false}, {11, 100_000, true},
+	} {
+		err := s.Update(t.Context(), func(tx *store.Tx) error {
+			for i := range tt.records {
+				id := fmt.Sprint(tt.records, "/", i)
+				if _, err := store.Get(tx, texts, id); err != nil && !errors.Is(err, store.ErrNotFound) {
+					return err
+				}
+				if err := store.Put(tx, texts, id, strings.Repeat("x", tt.bytes)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if errors.Is(err, store.ErrTooLarge) != tt.tooLarge || err != nil && !tt.tooLarge {
+			t.Errorf("%d records of %d bytes: %v", tt.records, tt.bytes, err)
+		}
+		all, err := store.List(t.Context(), s, texts, fmt.Sprint(tt.records, "/"))
+		if err != nil || (len(all) == 0) != tt.tooLarge {
+			t.Errorf("%d records of %d are there, %v", len(all), tt.records, err)
+		}
+	}
+}
+
+// TestFollowCompaction: what the store has forgotten before it could be told
+// is made up for by a new beginning.
+func TestFollowCompaction(t *testing.T) {
+	s := open(t, t.TempDir())
+	put(t, s, "x", 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var seen []int
+	begins := 0
+	err := store.Follow(ctx, s, numbers, func(m map[string]record) {
+		begins++
+		seen = append(seen, m["x"].N)
+		if begins == 1 {
+			put(t, s, "x", 2)
+			put(t, s, "x", 3)
+			put(t, s, "x", 4)
+			if err := store.Compact(ctx, s); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		put(t, s, "x", 5)
+	}, func(c store.Change[record]) {
+		if seen = append(seen, c.Value.N); c.Value.N == 5 {
+			cancel()
+		}
+	})
+	if err != nil || begins != 2 || fmt.Sprint(seen) != "[1 4 5]" {
+		t.Errorf("began %d times, saw %v, %v", begins, seen, err)
+	}
+}
+
 func TestFollow(t *testing.T) {
 	s := open(t, t.TempDir())
 	put(t, s, "before", 1)

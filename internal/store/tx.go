@@ -38,10 +38,17 @@ type Tx struct {
 	puts   map[string]string
 	drops  map[string]bool
 	order  []string // of keys changed, so that equal transactions are equal
+
+	revision int64 // of the store, that all is read as of; 0 before the first read
 }
 
-// maxOps is how many records etcd changes in one transaction.
-const maxOps = 128
+// What etcd takes in one transaction, unless it is configured otherwise:
+// records that are changed, records that are compared, and 1.5 MiB in all
+// (embed.DefaultMaxTxnOps, embed.DefaultMaxRequestBytes).
+const (
+	maxOps   = 128
+	maxBytes = 1 << 20
+)
 
 // tries is how often a transaction is run before it gives up.
 const tries = 30
@@ -52,7 +59,8 @@ const pause = 40 * time.Millisecond
 
 // Update runs f and writes what it put and deleted, all or nothing. When what
 // f has read was changed meanwhile, it runs f again. At most 128 records can be
-// changed at once. When it returns nil, everything is on stable storage.
+// read, and as many changed, with 1 MiB of text; more is [ErrTooLarge]. When it
+// returns nil, everything is on stable storage.
 func (s *Store) Update(ctx context.Context, f func(*Tx) error) error {
 	for i := range tries {
 		if i > 0 {
@@ -74,7 +82,8 @@ func (s *Store) Update(ctx context.Context, f func(*Tx) error) error {
 	return ErrConflict
 }
 
-// View runs f on a transaction whose changes are dropped.
+// View runs f on a transaction whose changes are dropped. What f reads is all
+// as of one moment.
 func (s *Store) View(ctx context.Context, f func(*Tx) error) error {
 	return f(&Tx{ctx: ctx, client: s.client, read: map[string]int64{}, puts: map[string]string{}, drops: map[string]bool{}})
 }
@@ -91,8 +100,13 @@ func (t *Tx) commit() (bool, error) {
 	if len(ops) == 0 {
 		return true, nil
 	}
-	if len(ops) > maxOps {
-		return false, fmt.Errorf("a transaction changes %d records; %d are possible", len(ops), maxOps)
+	bytes := 0
+	for key, text := range t.puts {
+		bytes += len(key) + len(text)
+	}
+	if len(ops) > maxOps || len(t.read) > maxOps || bytes > maxBytes {
+		return false, fmt.Errorf("%w: it reads %d records, changes %d and writes %d bytes; %d, %d and %d are possible",
+			ErrTooLarge, len(t.read), len(ops), bytes, maxOps, maxOps, maxBytes)
 	}
 	var ifs []clientv3.Cmp
 	for key, rev := range t.read {
@@ -130,9 +144,12 @@ func Get[T any](t *Tx, k Kind[T], id string) (T, error) {
 	if text, ok := t.puts[key]; ok {
 		return k.decode([]byte(text))
 	}
-	resp, err := t.client.Get(t.ctx, key)
+	resp, err := t.client.Get(t.ctx, key, clientv3.WithRev(t.revision))
 	if err != nil {
 		return none, explain(err)
+	}
+	if t.revision == 0 {
+		t.revision = resp.Header.Revision
 	}
 	if len(resp.Kvs) == 0 {
 		t.read[key] = 0

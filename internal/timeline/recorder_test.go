@@ -405,6 +405,34 @@ func TestSubscribe(t *testing.T) {
 	}
 }
 
+// TestLargeBoots: boots with much to tell do not fit into one transaction, and
+// one that fits into none does not keep the others from being stored.
+func TestLargeBoots(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	r := recorder(t, s)
+	const n = 60
+	for i := range n {
+		mac := boot.MAC{2, 0, 0, 0, 0, byte(i)}
+		r.Record(at(0, mac, boot.Offered, boot.Firmware, netip.Addr{}))
+		e := at(1, mac, boot.Failed, boot.Initramfs, netip.Addr{})
+		if e.Text = strings.Repeat("long ", 10_000); i == n/2 {
+			e.Text = strings.Repeat("long ", 300_000)
+		}
+		r.Record(e)
+	}
+	flush(t, r)
+	again := recorder(t, s)
+	stored := 0
+	for i := range n {
+		if tl, ok := again.Current(boot.MAC{2, 0, 0, 0, 0, byte(i)}); ok && len(tl.Steps) == 2 {
+			stored++
+		}
+	}
+	if stored != n-1 {
+		t.Errorf("%d of %d boots are stored", stored, n)
+	}
+}
+
 func TestStoreIsGone(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	r := recorder(t, s)

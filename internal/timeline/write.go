@@ -1,7 +1,9 @@
 package timeline
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -16,7 +18,7 @@ const (
 	again = time.Second
 	// lastWrite is how long the end may wait for the store.
 	lastWrite = 5 * time.Second
-	// batch is how many records are written in one transaction.
+	// batch is how many records are written in one transaction, at most.
 	batch = 100
 )
 
@@ -76,20 +78,38 @@ func (r *Recorder) write(ctx context.Context) error {
 	}
 	todo := r.take()
 	for part := range slices.Chunk(todo, batch) {
-		err := r.store.Update(ctx, func(tx *store.Tx) error {
-			for _, c := range part {
-				if err := c.put(tx); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
+		if err := r.writePart(ctx, part); err != nil {
 			r.putBack(todo) // some may be written twice, which does no harm
 			return err
 		}
 	}
 	return nil
+}
+
+// writePart writes a part of what has changed, in as few transactions as the
+// store allows.
+func (r *Recorder) writePart(ctx context.Context, part []change) error {
+	err := r.store.Update(ctx, func(tx *store.Tx) error {
+		for _, c := range part {
+			if err := c.put(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	switch {
+	case !errors.Is(err, store.ErrTooLarge):
+		return err
+	case len(part) == 1:
+		// It would keep all others from being written, for ever.
+		r.log.Error("a boot is not stored", "mac", cmp.Or(part[0].mac, part[0].boot.mac), "err", err)
+		return nil
+	}
+	half := len(part) / 2
+	if err := r.writePart(ctx, part[:half]); err != nil {
+		return err
+	}
+	return r.writePart(ctx, part[half:])
 }
 
 // take takes all that has changed, as it is now: machines first, so that no

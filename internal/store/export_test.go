@@ -1,0 +1,13 @@
+package store
+
+import "context"
+
+// Compact makes the store forget all but the present.
+func Compact(ctx context.Context, s *Store) error {
+	resp, err := s.client.Get(ctx, prefix)
+	if err != nil {
+		return err
+	}
+	_, err = s.client.Compact(ctx, resp.Header.Revision)
+	return err
+}
