@@ -29,6 +29,13 @@ var noProxyDHCP = []byte{176, 1, 1}
 // smaller ones than BOOTP's.
 const minSize = 300
 
+// maxSize is the most that fits into one Ethernet frame, with the headers of IP
+// and UDP. Firmware cannot put fragments together.
+const maxSize = 1500 - 20 - 8
+
+// identifierSize is the length of option 97: a type and a GUID.
+const identifierSize = 17
+
 // blank makes a reply that says nothing yet.
 func (q *query) blank(t dhcpv4.MessageType) *dhcpv4.DHCPv4 {
 	m := &dhcpv4.DHCPv4{
@@ -47,10 +54,11 @@ func (q *query) blank(t dhcpv4.MessageType) *dhcpv4.DHCPv4 {
 	m.UpdateOption(dhcpv4.OptServerIdentifier(ip(q.server)))
 	// A relay agent gets its information back as it was (RFC 3046 section
 	// 2.2), and a client its machine identifier (RFC 4578 section 2.3).
-	for _, code := range []dhcpv4.OptionCode{dhcpv4.OptionRelayAgentInformation, dhcpv4.OptionClientMachineIdentifier} {
-		if b := q.packet.Options.Get(code); b != nil {
-			m.UpdateOption(dhcpv4.OptGeneric(code, b))
-		}
+	if b := q.packet.Options.Get(dhcpv4.OptionRelayAgentInformation); b != nil {
+		m.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation, b))
+	}
+	if b := q.packet.Options.Get(dhcpv4.OptionClientMachineIdentifier); len(b) == identifierSize {
+		m.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClientMachineIdentifier, b))
 	}
 	return m
 }
@@ -150,9 +158,14 @@ func broadcast(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// pack encodes a packet, with padding after its end option.
+// pack encodes a packet, with padding after its end option. A relay agent's
+// information that makes it too large is left out (RFC 3046 section 2.2).
 func pack(m *dhcpv4.DHCPv4) []byte {
 	b := m.ToBytes()
+	if len(b) > maxSize {
+		delete(m.Options, dhcpv4.OptionRelayAgentInformation.Code())
+		b = m.ToBytes()
+	}
 	for len(b) < minSize {
 		b = append(b, 0)
 	}

@@ -138,7 +138,7 @@ func architecture(p *dhcpv4.DHCPv4, class string) (boot.Arch, bool) {
 // little endian (RFC 4578 section 2.3), as SMBIOS has it. Some firmware sends
 // all zeros or all ones, which names no machine.
 func uuid(b []byte) string {
-	if len(b) != 17 || b[0] != 0 {
+	if len(b) != identifierSize || b[0] != 0 {
 		return ""
 	}
 	u := append([]byte(nil), b[1:]...)

@@ -1,0 +1,113 @@
+package dhcp_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"bootd/boot"
+	"bootd/boot/dhcp"
+)
+
+// Whatever arrives is decoded or refused; what is decoded is from one card and
+// holds only texts that are fit for a log.
+func FuzzDecode(f *testing.F) {
+	seed(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := dhcp.Decode(b)
+		if err != nil {
+			return
+		}
+		if r.MAC.IsZero() || r.MAC[0]&1 != 0 {
+			t.Errorf("decoded a packet from %s", r.MAC)
+		}
+		if len(r.Class) > 64 || slices.ContainsFunc([]byte(r.Class), func(c byte) bool { return c < ' ' || c > '~' }) {
+			t.Errorf("class %q", r.Class)
+		}
+		if r.Host != "" && !boot.ValidName(r.Host) {
+			t.Errorf("host name %q", r.Host)
+		}
+		if len(r.UUID) != 0 && len(r.UUID) != 36 {
+			t.Errorf("UUID %q", r.UUID)
+		}
+		for _, a := range []netip.Addr{r.Asked, r.Server, r.Has, r.Relay} {
+			if a.IsValid() && (!a.Is4() || a.IsUnspecified()) {
+				t.Errorf("address %s", a)
+			}
+		}
+		if r.Link.IsValid() && !r.Relay.IsValid() {
+			t.Errorf("subnet %s named without a relay agent", r.Link)
+		}
+	})
+}
+
+// An answer belongs to its request, gives only addresses that its client may
+// have, and fits into one frame.
+func FuzzAnswer(f *testing.F) {
+	seed(f)
+	// Enough addresses for everybody: refusals teach little.
+	p := policy(f, network("lab", "eth1", "10.0.0.0/16", boot.Authoritative, span("10.0.0.100", "10.0.250.250")),
+		network("far", "eth1", "10.9.0.0/16", boot.Authoritative, span("10.9.0.100", "10.9.250.250")))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := dhcp.Decode(b)
+		if err != nil {
+			return
+		}
+		a := p.Answer(r, eth1, t0)
+		if a.Reply == nil {
+			if a.Why == "" {
+				t.Error("no answer, and no reason for it")
+			}
+			return
+		}
+		m, err := dhcpv4.FromBytes(a.Reply)
+		if err != nil {
+			t.Fatalf("the answer cannot be decoded: %v", err)
+		}
+		asked, _ := dhcpv4.FromBytes(b)
+		if m.OpCode != dhcpv4.OpcodeBootReply || m.TransactionID != asked.TransactionID || m.ClientHWAddr.String() != r.MAC.String() {
+			t.Errorf("the answer is %s xid %s for %s; asked was xid %s by %s", m.OpCode, m.TransactionID, m.ClientHWAddr, asked.TransactionID, r.MAC)
+		}
+		if len(a.Reply) < 300 || len(a.Reply) > 1472 {
+			t.Errorf("the answer has %d bytes", len(a.Reply))
+		}
+		if !a.To.IsValid() || !a.To.Addr().Is4() || a.To.Port() != 67 && a.To.Port() != 68 {
+			t.Errorf("the answer goes to %s", a.To)
+		}
+		given, ok := netip.AddrFromSlice(m.YourIPAddr.To4())
+		if !ok || given.IsUnspecified() {
+			return
+		}
+		if entry := p.Catalog().Reserved(given); entry != nil {
+			if !slices.Contains(entry.Match.MAC, r.MAC) {
+				t.Errorf("%s was given %s, which is reserved for %s", r.MAC, given, entry.Name)
+			}
+			return
+		}
+		n := p.Catalog().NetworkOf(given)
+		if n == nil || !slices.ContainsFunc(n.Ranges, func(r boot.Range) bool { return r.Contains(given) }) {
+			t.Errorf("%s was given %s, which is in no range", r.MAC, given)
+		}
+	})
+}
+
+// seed adds requests that are hard to come by; the committed corpus has those
+// of real firmware.
+func seed(f *testing.F) {
+	long := make([]byte, 900)
+	for _, b := range [][]byte{
+		request(discover, mac(1)),
+		request(ask, mac(7), relay("10.9.0.254"), relayInfo("10.9.0.0"), asks("10.9.0.100")),
+		request(ask, mac(7), relay("10.9.0.254"), generic(82, long), asks("10.0.0.100")),
+		request(discover, mac(7), relay("10.9.0.254"), generic(82, append(long, long[:200]...)), class("PXEClient:Arch:00007")),
+		request(discover, mac(7), relay("10.9.0.254"), generic(82, append(long, long...)), class("PXEClient:Arch:00007")),
+		request(discover, mac(7), generic(97, append(long, long...))),
+		request(decline, mac(7), asks("10.0.0.100")),
+		request(release, mac(7), has("10.0.0.100")),
+		request(inform, mac(7), has("10.0.0.7")),
+	} {
+		f.Add(b)
+	}
+}
