@@ -29,8 +29,11 @@ func apiConfig(cfg *config.Config, l *live, record *timeline.Recorder, leases *l
 			_, err := record.Commit(ctx, e)
 			return err
 		},
-		Follow: func(ctx context.Context, seq uint64, f func(api.Event) error) error { return follow(ctx, record, seq, f) },
-		Log:    log.With("part", "api"),
+		Past: func(seq uint64) []api.Event { return past(record, seq) },
+		Follow: func(ctx context.Context, seq uint64, f func(api.Event) error) error {
+			return follow(ctx, record, seq, f)
+		},
+		Log: log.With("part", "api"),
 	}
 	if s != nil {
 		c.Nodes = func(ctx context.Context) ([]api.Node, error) { return swarmNodes(ctx, s) }
@@ -148,6 +151,16 @@ func swarmNodes(ctx context.Context, s *swarm.Swarm) ([]api.Node, error) {
 			Engine: n.Engine, Addr: n.Addr, Since: n.Since}
 	}
 	return out, nil
+}
+
+// past lists the events after number seq that are kept.
+func past(record *timeline.Recorder, seq uint64) []api.Event {
+	kept := record.Since(seq)
+	out := make([]api.Event, len(kept))
+	for i, e := range kept {
+		out[i] = api.Event{Seq: e.Seq, Event: e.Event}
+	}
+	return out
 }
 
 // follow calls f with the events after number seq, those of the past first.

@@ -3,7 +3,19 @@
 // as errors. It is served on a unix socket, whose permissions say who may use
 // it; machines cannot reach it.
 //
+//	GET  /v1/status                how the server is, mistakes in its configuration
+//	GET  /v1/machines              machines that are configured or have been seen
+//	GET  /v1/machines/{id}         one of them, by name or hardware address
+//	GET  /v1/machines/{id}/boots   its boots that are remembered, newest first
+//	GET  /v1/leases                who has which address
+//	GET  /v1/swarm/nodes           the nodes of the swarm
+//	GET  /v1/events                what happened; with follow, what happens
+//	POST /v1/events                tell that a machine was switched on
+//
 // Handlers return values and errors; one function writes them as HTTP. The
 // package knows nothing of how things are done: what it needs is in [Config],
-// as functions. The client for it is internal/client.
+// as functions. It keeps no state, so its handlers run side by side. Who the
+// caller is, it does not look at: a listener for others than the operator has
+// to find that out before it calls the handler. The client for it is
+// internal/client.
 package api

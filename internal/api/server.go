@@ -19,32 +19,65 @@ type Server struct {
 	path     string
 }
 
-// Listen makes the socket, for its owner and group only. A socket that a
-// killed server has left is replaced; one that somebody serves is not.
+// maxPath is the longest path of a unix socket (sun_path in unix(7), with the
+// zero at its end).
+const maxPath = 107
+
+// Listen makes the socket, for its owner and group only: who may connect is the
+// operator. A socket that a killed server has left is replaced; one that
+// somebody serves is not, and neither is anything else.
 func Listen(path string, h http.Handler, log *slog.Logger) (*Server, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("cannot serve the API: %w", err)
-	}
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("cannot serve the API: another bootd answers at %s; stop it first", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("cannot serve the API: %w", err)
-	}
-	l, err := net.Listen("unix", path)
+	l, err := listen(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot serve the API: %w", err)
-	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("cannot serve the API: %w", err)
+		return nil, fmt.Errorf("cannot serve the API at %s: %w", path, err)
 	}
 	return &Server{listener: l, path: path, http: &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}, nil
+}
+
+func listen(path string) (net.Listener, error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("the path of a socket has at most %d characters, this one %d; set api.socket in bootd.yaml", maxPath, len(path))
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	// Until now only the owner could connect: that takes the right to write.
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// removeStale removes the socket of a server that is gone.
+func removeStale(path string) error {
+	st, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case st.Mode().Type() != os.ModeSocket:
+		return errors.New("there is a file of this name that is no socket; remove it, or set another api.socket in bootd.yaml")
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		return errors.Join(errors.New("another bootd answers there; stop it first"), c.Close())
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // String names the server in messages.

@@ -92,6 +92,9 @@ type Node struct {
 // stopped.
 type Event struct {
 	Seq uint64 `json:"seq"`
+	// Gap is set when events before this one, which the reader would have got,
+	// are no longer kept; after a restart of the server, when there may be such.
+	Gap bool `json:"gap,omitempty"`
 	boot.Event
 }
 

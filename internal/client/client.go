@@ -1,26 +1,23 @@
-// Package client asks a running bootd, for the command line.
 package client
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
-	"time"
 
 	"bootd/boot"
 	"bootd/internal/api"
 )
 
 // ErrUnreachable is in the error of every method when no bootd answers.
-var ErrUnreachable = errors.New("bootd does not answer")
+var ErrUnreachable = errors.New("bootd is not running")
 
 // A Client talks to the bootd at one socket. It is safe for concurrent use.
 type Client struct {
@@ -39,158 +36,101 @@ func New(socket string) *Client {
 
 // Status tells how the server is.
 func (c *Client) Status(ctx context.Context) (api.Status, error) {
-	var v api.Status
-	return v, c.do(ctx, http.MethodGet, "/v1/status", nil, &v)
+	return get[api.Status](ctx, c, "/v1/status")
 }
 
 // Machines lists the machines that are configured or have been seen.
 func (c *Client) Machines(ctx context.Context) ([]api.Machine, error) {
-	var v []api.Machine
-	return v, c.do(ctx, http.MethodGet, "/v1/machines", nil, &v)
+	return get[[]api.Machine](ctx, c, "/v1/machines")
 }
 
 // Machine returns the machine with a name or hardware address.
 func (c *Client) Machine(ctx context.Context, id string) (api.Machine, error) {
-	var v api.Machine
-	return v, c.do(ctx, http.MethodGet, "/v1/machines/"+url.PathEscape(id), nil, &v)
+	return get[api.Machine](ctx, c, "/v1/machines/"+url.PathEscape(id))
 }
 
 // Boots lists the boots of a machine that are remembered, newest first.
 func (c *Client) Boots(ctx context.Context, id string) ([]boot.Timeline, error) {
-	var v []boot.Timeline
-	return v, c.do(ctx, http.MethodGet, "/v1/machines/"+url.PathEscape(id)+"/boots", nil, &v)
+	return get[[]boot.Timeline](ctx, c, "/v1/machines/"+url.PathEscape(id)+"/boots")
 }
 
 // Leases lists the leases.
 func (c *Client) Leases(ctx context.Context) ([]api.Lease, error) {
-	var v []api.Lease
-	return v, c.do(ctx, http.MethodGet, "/v1/leases", nil, &v)
+	return get[[]api.Lease](ctx, c, "/v1/leases")
 }
 
 // SwarmNodes lists the nodes of the swarm.
 func (c *Client) SwarmNodes(ctx context.Context) ([]api.Node, error) {
-	var v []api.Node
-	return v, c.do(ctx, http.MethodGet, "/v1/swarm/nodes", nil, &v)
+	return get[[]api.Node](ctx, c, "/v1/swarm/nodes")
 }
 
-// Report records what bootd cannot see itself: that a machine was switched on.
+// Report records what bootd cannot see itself: that a machine was switched on
+// (stage power, with its MAC and the time).
 func (c *Client) Report(ctx context.Context, e boot.Event) error {
-	return c.do(ctx, http.MethodPost, "/v1/events", e, nil)
-}
-
-// Events calls f with each event after the one numbered after, those of the
-// past first. An empty machine means all. With follow it goes on until ctx ends
-// or f fails, also over restarts of the server; without, it ends when nothing
-// has come for a moment.
-func (c *Client) Events(ctx context.Context, machine string, after uint64, follow bool, f func(api.Event) error) error {
-	for {
-		err := c.stream(ctx, machine, &after, follow, f)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case !follow || !errors.Is(err, ErrUnreachable) && !errors.Is(err, io.ErrUnexpectedEOF):
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
-		}
-		after = 0 // a new server counts anew
-	}
-}
-
-// quiet is how long nothing comes when the past has been told.
-const quiet = 300 * time.Millisecond
-
-func (c *Client) stream(ctx context.Context, machine string, after *uint64, follow bool, f func(api.Event) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := errors.New("all told")
-	idle := time.AfterFunc(time.Hour, func() { cancel(done) })
-	defer idle.Stop()
-	q := url.Values{"after": {fmt.Sprint(*after)}}
-	if machine != "" {
-		q.Set("machine", machine)
-	}
-	resp, err := c.request(ctx, http.MethodGet, "/v1/events?"+q.Encode(), nil)
+	resp, err := c.request(ctx, http.MethodPost, "/v1/events", e)
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
-	if !follow {
-		idle.Reset(quiet)
-	}
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		data, ok := strings.CutPrefix(lines.Text(), "data: ")
-		if !ok {
-			continue
-		}
-		var e api.Event
-		if err := json.Unmarshal([]byte(data), &e); err != nil {
-			return fmt.Errorf("bootd at %s sent an event that cannot be read: %w", c.socket, err)
-		}
-		if err := f(e); err != nil {
-			return err
-		}
-		*after = e.Seq
-		if !follow {
-			idle.Reset(quiet)
-		}
-	}
-	if errors.Is(context.Cause(ctx), done) {
-		return nil
-	}
-	return io.ErrUnexpectedEOF
+	return resp.Body.Close()
 }
 
-// do sends a request and decodes the answer into out, which may be nil.
-func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
-	resp, err := c.request(ctx, method, path, in)
+// get fetches a value.
+func get[T any](ctx context.Context, c *Client, path string) (v T, err error) {
+	resp, err := c.request(ctx, http.MethodGet, path, nil)
 	if err != nil {
-		return err
+		return v, err
 	}
 	defer resp.Body.Close()
-	if out == nil {
-		return nil
+	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+		return v, fmt.Errorf("cannot read the answer of bootd at %s: %w", c.socket, err)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return fmt.Errorf("cannot read the answer of bootd at %s: %w", c.socket, err)
-	}
-	return nil
+	return v, nil
 }
 
+// maxProblem bounds an error's text, in bytes.
+const maxProblem = 1 << 16
+
+// request sends a request. An answer that is an error is returned as a
+// [api.Problem].
 func (c *Client) request(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("cannot encode a request to bootd: %w", err)
 		}
 		body = bytes.NewReader(b)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://bootd"+path, body)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot make a request to bootd: %w", err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		var cause *net.OpError
-		if errors.As(err, &cause) {
-			err = cause.Err
-		}
-		return nil, fmt.Errorf("%w at %s (%v); start it with `bootd serve`, or name another socket with --socket", ErrUnreachable, c.socket, err)
+		return nil, c.explain(ctx, err)
 	}
 	if resp.StatusCode < 300 {
 		return resp, nil
 	}
 	defer resp.Body.Close()
 	p := &api.Problem{Title: resp.Status, Status: resp.StatusCode}
-	_ = json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(p) // what is not a problem shows its status
+	_ = json.NewDecoder(io.LimitReader(resp.Body, maxProblem)).Decode(p) // what is no problem shows its status
 	return nil, p
+}
+
+// explain makes of an error of net/http what the person who typed a command can
+// do something about.
+func (c *Client) explain(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "dial" {
+		return fmt.Errorf("%w (%w): it went away before it had answered; see its log", ErrUnreachable, err)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("cannot connect to bootd at %s: %w; be root, or in the group that owns it", c.socket, op.Err)
+	}
+	return fmt.Errorf("%w (cannot connect to %s: %w); start it with `bootd serve`, or name another socket with --socket",
+		ErrUnreachable, c.socket, op.Err)
 }
