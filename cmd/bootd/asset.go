@@ -14,12 +14,10 @@ import (
 )
 
 func (a *app) assetCommand() *cobra.Command {
-	c := &cobra.Command{Use: "asset", Short: "the files that machines boot", Args: exactly(),
+	c := &cobra.Command{Use: "asset", Short: "the files that machines boot",
 		Long: `Images are kept in the state directory, by digest. A running server sees at once
 what these commands change.`}
-	c.RunE = func(*cobra.Command, []string) error { return c.Help() }
-	c.AddCommand(a.assetListCommand(), a.assetFetchCommand(), a.assetImportCommand(), a.assetRmCommand(), a.assetLoadersCommand())
-	return c
+	return group(c, a.assetListCommand(), a.assetFetchCommand(), a.assetImportCommand(), a.assetRmCommand(), a.assetLoadersCommand())
 }
 
 // assets opens the configuration and its asset store.

@@ -13,9 +13,8 @@ import (
 )
 
 func (a *app) leaseCommand() *cobra.Command {
-	c := &cobra.Command{Use: "lease", Short: "the addresses that were given out", Args: exactly()}
-	c.RunE = func(*cobra.Command, []string) error { return c.Help() }
-	c.AddCommand(&cobra.Command{
+	c := &cobra.Command{Use: "lease", Short: "the addresses that were given out"}
+	return group(c, &cobra.Command{
 		Use: "list", Short: "who has which address", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			list, err := a.api().Leases(c.Context())
@@ -32,7 +31,6 @@ func (a *app) leaseCommand() *cobra.Command {
 			return a.table([]string{"ADDRESS", "MAC", "NETWORK", "STATE", "EXPIRES", "HOST"}, rows)
 		},
 	})
-	return c
 }
 
 func until(t, now time.Time) string {
@@ -82,9 +80,8 @@ func (a *app) event(e api.Event) error {
 }
 
 func (a *app) swarmCommand() *cobra.Command {
-	c := &cobra.Command{Use: "swarm", Short: "the Docker Swarm of the machines", Args: exactly()}
-	c.RunE = func(*cobra.Command, []string) error { return c.Help() }
-	c.AddCommand(&cobra.Command{
+	c := &cobra.Command{Use: "swarm", Short: "the Docker Swarm of the machines"}
+	return group(c, &cobra.Command{
 		Use: "nodes", Short: "the nodes, and which machine each one is", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			list, err := a.api().SwarmNodes(c.Context())
@@ -94,7 +91,6 @@ func (a *app) swarmCommand() *cobra.Command {
 			return a.swarmNodes(list)
 		},
 	})
-	return c
 }
 
 func (a *app) swarmNodes(list []api.Node) error {

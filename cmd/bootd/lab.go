@@ -31,12 +31,11 @@ Without -c it runs the demo's configuration, whose copy may be edited while the
 lab is up. DIR needs a lab.yaml that describes the machines.`
 
 func (a *app) labCommand() *cobra.Command {
-	c := &cobra.Command{Use: "lab", Short: "try it all on diskless QEMU machines on a private bridge", Long: aboutLab, Args: exactly()}
-	c.RunE = func(*cobra.Command, []string) error { return c.Help() }
+	c := &cobra.Command{Use: "lab", Short: "try it all on diskless QEMU machines on a private bridge", Long: aboutLab}
 	var name string
 	c.PersistentFlags().StringVar(&name, "name", "demo", "`name` of the lab; several can exist side by side")
 	open := func() (lab.Lab, error) { return lab.New(name) }
-	c.AddCommand(
+	return group(c,
 		a.labInstallCommand(),
 		a.labImageCommand(),
 		a.labUpCommand(open),
@@ -46,7 +45,6 @@ func (a *app) labCommand() *cobra.Command {
 		a.labDownCommand(open),
 		a.labDemoCommand(open),
 	)
-	return c
 }
 
 func (a *app) say(text string) { fmt.Fprintln(a.out, "==>", text) }

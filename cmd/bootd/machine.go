@@ -26,9 +26,8 @@ func (a *app) api() *client.Client {
 }
 
 func (a *app) machineCommand() *cobra.Command {
-	c := &cobra.Command{Use: "machine", Short: "the machines and their boots", Args: exactly()}
-	c.RunE = func(*cobra.Command, []string) error { return c.Help() }
-	c.AddCommand(
+	c := &cobra.Command{Use: "machine", Short: "the machines and their boots"}
+	return group(c,
 		&cobra.Command{
 			Use: "list", Short: "where each machine is", Args: exactly(),
 			RunE: func(c *cobra.Command, _ []string) error {
@@ -84,7 +83,6 @@ machine (its serial number) is used if the server answers.`,
 			},
 		},
 	)
-	return c
 }
 
 func (a *app) completeMachines(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

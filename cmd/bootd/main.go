@@ -85,8 +85,6 @@ func (a *app) command() *cobra.Command {
 		Long:          about,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	f := root.PersistentFlags()
 	f.StringVarP(&a.dir, "config", "c", "/etc/bootd", "configuration `directory`")
@@ -101,7 +99,9 @@ func (a *app) command() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(
+	root.SetHelpCommand(helpCommand())
+	root.CompletionOptions.DisableDefaultCmd = true // ours says more
+	return group(root,
 		a.serveCommand(),
 		a.checkCommand(),
 		a.profileCommand(),
@@ -113,8 +113,8 @@ func (a *app) command() *cobra.Command {
 		a.statusCommand(),
 		a.labCommand(),
 		a.versionCommand(),
+		a.completionCommand(),
 	)
-	return root
 }
 
 // A usageError is a mistake on the command line.
@@ -143,17 +143,6 @@ func (a *app) explain(err error) int {
 	}
 	fmt.Fprintln(a.err, "bootd:", err)
 	return exitFailed
-}
-
-// exactly is cobra's ExactArgs with the exit status of a usage error and the
-// arguments by name.
-func exactly(names ...string) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if len(args) != len(names) {
-			return usageError{fmt.Errorf("%s takes %d argument(s): %s; see --help", c.CommandPath(), len(names), c.Use)}
-		}
-		return nil
-	}
 }
 
 // version is set by the linker for releases.

@@ -14,9 +14,8 @@ import (
 )
 
 func (a *app) profileCommand() *cobra.Command {
-	c := &cobra.Command{Use: "profile", Short: "what machines get", Args: exactly()}
-	c.RunE = func(*cobra.Command, []string) error { return c.Help() }
-	c.AddCommand(
+	c := &cobra.Command{Use: "profile", Short: "what machines get"}
+	return group(c,
 		&cobra.Command{
 			Use: "list", Short: "the profiles", Args: exactly(),
 			RunE: func(*cobra.Command, []string) error {
@@ -29,7 +28,6 @@ func (a *app) profileCommand() *cobra.Command {
 		},
 		a.profileRenderCommand(),
 	)
-	return c
 }
 
 func (a *app) profiles(cfg *config.Config) error {
