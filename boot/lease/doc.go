@@ -11,6 +11,9 @@
 // (group commit). Offers are not kept; after a restart a machine that was
 // offered an address may still ask for it.
 //
-// A Table is safe for several goroutines. It starts one goroutine, for
+// A Table is safe for several goroutines, and each of its methods is one step
+// that no other comes between. It starts a goroutine now and then, for
 // compaction, which Close waits for. It looks at no clock: times are arguments.
+// Which addresses a client may have is not its concern either: that comes with
+// each call, as a [Pool].
 package lease
