@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -14,15 +15,9 @@ import (
 )
 
 // api is the client for the server: at the socket that was named, or the one
-// that the configuration says, or the default one.
+// that the configuration says, mistakes or not.
 func (a *app) api() *client.Client {
-	if a.socket != "" {
-		return client.New(a.socket)
-	}
-	if cfg, err := config.Load(a.dir); err == nil {
-		return client.New(cfg.Socket)
-	}
-	return client.New("/run/bootd/bootd.sock")
+	return client.New(cmp.Or(a.socket, config.Socket(a.dir)))
 }
 
 func (a *app) machineCommand() *cobra.Command {
