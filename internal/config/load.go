@@ -50,11 +50,18 @@ type loader struct {
 
 // Load reads and checks the configuration in dir. The error is [Mistakes],
 // with all of them.
-func Load(dir string) (*Config, error) {
+func Load(dir string) (c *Config, err error) {
+	// Reading again what somebody just wrote must not stop a server that runs
+	// well, even if there is a defect here.
+	defer func() {
+		if p := recover(); p != nil {
+			c, err = nil, Mistakes{{Origin: boot.Origin{File: ServerFile, Line: 1, Column: 1}, Message: fmt.Sprintf("the configuration cannot be checked (%v)", p), Hint: "this is a defect of bootd"}}
+		}
+	}()
 	// The digest is taken before the files are read: what changes in between
 	// is then seen by Watch as a change, rather than missed.
 	sum := digest(dir)
-	c, err := load(dir, os.DirFS(dir))
+	c, err = load(dir, os.DirFS(dir))
 	if c != nil {
 		c.sum = sum
 	}

@@ -95,6 +95,8 @@ func (d *document) macs(s *boot.Selector, key string, v ast.Node) {
 		switch {
 		case err != nil:
 			d.wrong(n, err.Error(), "")
+		case mac.IsZero():
+			d.wrong(n, fmt.Sprintf("%s is no machine's address", mac), "write what ip link or the card's label says")
 		case mac[0]&1 != 0:
 			d.wrong(n, fmt.Sprintf("%s is a multicast address, which no machine has", mac), "")
 		case slices.Contains(s.MAC, mac):

@@ -29,7 +29,7 @@ type located struct {
 	n ast.Node
 }
 
-// wrong notes a mistake there; at the zero located, it does nothing.
+// wrong notes a mistake there.
 func (l located) wrong(message, hint string) { l.d.wrong(l.n, message, hint) }
 
 // profile reads one document of profiles/*.yaml.
@@ -38,7 +38,7 @@ func (l *loader) profile(d *document, body ast.Node) {
 	p.Origins = map[string]boot.Origin{}
 	f := l.profileFields(d, &p)
 	f["name"] = func(key string, v ast.Node) {
-		d.into(&p.Name)(key, v)
+		d.into(&p.Name, d.checkName)(key, v)
 		p.Origins["name"] = d.origin(v)
 	}
 	f["extends"] = func(key string, v ast.Node) {

@@ -23,6 +23,9 @@ const (
 	firmwareLeaseTime = 5 * time.Minute
 )
 
+// maxSocket is the size of sun_path (unix(7)) without its final zero byte.
+const maxSocket = 107
+
 // server reads bootd.yaml.
 func (l *loader) server(d *document, body ast.Node) {
 	c := &l.config
@@ -42,7 +45,12 @@ func (l *loader) server(d *document, body ast.Node) {
 		"unknown": d.into(&l.unknown, func(v ast.Node, _ string) { l.unknownAt = located{d, v} }),
 		"swarm":   func(key string, v ast.Node) { l.swarm(d, v) },
 		"api": func(key string, v ast.Node) {
-			d.mapping(v, key, fields{"socket": l.path(d, &c.Socket)})
+			d.mapping(v, key, fields{"socket": func(key string, v ast.Node) {
+				l.path(d, &c.Socket)(key, v)
+				if len(c.Socket) > maxSocket {
+					d.wrong(v, fmt.Sprintf("socket %s is too long", clip(c.Socket)), fmt.Sprintf("Linux allows %d characters", maxSocket))
+				}
+			}})
 		},
 		"log": func(key string, v ast.Node) { l.log(d, v) },
 	})
@@ -52,16 +60,13 @@ func (l *loader) server(d *document, body ast.Node) {
 // directory.
 func (l *loader) path(d *document, dst *string) func(string, ast.Node) {
 	return func(key string, v ast.Node) {
-		s, ok := d.text(v, key)
-		switch {
-		case !ok:
-		case s == "":
-			d.wrong(v, key+" is empty", "it must be a path")
-		case filepath.IsAbs(s):
+		var s string
+		d.into(&s, func(ast.Node, string) {
+			if !filepath.IsAbs(s) {
+				s = filepath.Join(l.config.Dir, s)
+			}
 			*dst = filepath.Clean(s)
-		default:
-			*dst = filepath.Join(l.config.Dir, s)
-		}
+		})(key, v)
 	}
 }
 
@@ -212,9 +217,9 @@ func (l *loader) swarm(d *document, v ast.Node) {
 	}
 	s := &Swarm{Name: "default", Host: "unix:///var/run/docker.sock", Availability: "active", Origin: d.origin(v)}
 	d.mapping(v, "swarm", fields{
-		"name":         d.into(&s.Name),
+		"name":         d.into(&s.Name, d.checkName),
 		"host":         d.into(&s.Host, d.checkEngine),
-		"advertise":    d.into(&s.Advertise),
+		"advertise":    d.into(&s.Advertise, d.checkAdvertise),
 		"availability": d.one(&s.Availability, "active", "pause", "drain"),
 		"address_pools": func(key string, v ast.Node) {
 			d.list(v, func(n ast.Node) {
@@ -231,17 +236,22 @@ func (l *loader) swarm(d *document, v ast.Node) {
 
 var (
 	builtin   = regexp.MustCompile(`^(fedora-coreos/(stable|testing|next)|flatcar/(stable|beta|alpha|lts))$`)
+	imageName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,3}$`)
+	version   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$`)
 	hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
 // image reads one entry of images.
 func (l *loader) image(d *document, name string, k, v ast.Node) {
 	s := ImageSource{Name: name, Origin: d.origin(k)}
+	if !imageName.MatchString(name) {
+		d.wrong(k, fmt.Sprintf("%q cannot be the name of an image", clip(name)), "use letters, digits, dots, hyphens and slashes between words: lab/debian-13")
+	}
 	family := ""
 	d.mapping(v, "image "+name, fields{
 		"family":   d.one(&family, string(boot.FedoraCoreOS), string(boot.Flatcar), string(boot.Linux)),
 		"cpu":      d.one(&s.CPU, "x86_64", "aarch64"),
-		"version":  d.into(&s.Version),
+		"version":  d.into(&s.Version, d.checkVersion),
 		"path":     l.path(d, &s.Path),
 		"mirror":   d.into(&s.Mirror, d.checkURL),
 		"insecure": d.yes(&s.Insecure),
@@ -296,6 +306,27 @@ func (d *document) checkInterface(v ast.Node, s string) {
 func (d *document) checkDomain(v ast.Node, s string) {
 	if !boot.ValidName(s) {
 		d.wrong(v, fmt.Sprintf("%q is not a domain", clip(s)), "write it as example.com, in lower case")
+	}
+}
+
+// checkName is for names that people type and that are put into URLs.
+func (d *document) checkName(v ast.Node, s string) {
+	if !plainName.MatchString(s) {
+		d.wrong(v, fmt.Sprintf("%q cannot be a name here", clip(s)), "use letters, digits, dots, hyphens and underscores, at most 64")
+	}
+}
+
+var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+func (d *document) checkVersion(v ast.Node, s string) {
+	if !version.MatchString(s) {
+		d.wrong(v, fmt.Sprintf("%q cannot be a version", clip(s)), "use letters, digits, dots and hyphens, as 13.1-rc2")
+	}
+}
+
+func (d *document) checkAdvertise(v ast.Node, s string) {
+	if _, err := netip.ParseAddr(s); err != nil {
+		d.checkInterface(v, s)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -259,19 +260,25 @@ func (d *document) text(n ast.Node, what string) (string, bool) {
 	return "", false
 }
 
-// into reads text into dst, and has it checked.
+// into reads one line of text into dst, and has it checked. After a mistake of
+// its own it leaves dst alone and does not call the checks.
 func (d *document) into(dst *string, checks ...func(v ast.Node, s string)) func(string, ast.Node) {
 	return func(key string, v ast.Node) {
 		s, ok := d.text(v, key)
 		if !ok {
 			return
 		}
-		if *dst = strings.TrimSpace(s); *dst == "" {
+		if s = strings.TrimSpace(s); s == "" {
 			d.wrong(v, key+" is empty", "write a value, or leave the key out")
 			return
 		}
+		if strings.ContainsFunc(s, unicode.IsControl) {
+			d.wrong(v, fmt.Sprintf("%s: %q holds a character that cannot be printed", key, clip(s)), "it must be one line of text")
+			return
+		}
+		*dst = s
 		for _, check := range checks {
-			check(v, *dst)
+			check(v, s)
 		}
 	}
 }
