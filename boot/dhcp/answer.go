@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -78,6 +79,7 @@ type query struct {
 	network *boot.Network
 	server  netip.Addr // bootd's own address there
 	to      boot.Assignment
+	named   bool // to.Name is what an entry says
 	pool    lease.Pool
 }
 
@@ -106,16 +108,23 @@ func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 	inv.Addr = n.Subnet.Addr()
 	// An undecided entry does not keep a machine from getting an address; what
 	// it boots is refused later, with the reason, where a person can see it.
-	q.to, _ = catalog.Assign(inv)
-	q.pool = lease.Pool{
-		Network: n.Name,
-		Ranges:  n.Ranges,
-		Reserved: func(a netip.Addr) bool {
-			return a == q.server || a == n.Router || catalog.Reserved(a) != nil
-		},
+	var undecided error
+	q.to, undecided = catalog.Assign(inv)
+	q.named = q.to.Machine != nil && undecided == nil
+	var own netip.Addr
+	if m := q.to.Machine; m != nil && len(m.Match.MAC) > 0 {
+		own = m.IP
 	}
-	if m := q.to.Machine; m != nil && n.Subnet.Contains(m.IP) && len(m.Match.MAC) > 0 {
-		q.pool.Own = m.IP
+	if other := onSameWire(catalog, own, n, r, link); other != nil {
+		q.network, q.server = other, ServerAddr(other, link)
+	}
+	if q.network.Subnet.Contains(own) {
+		q.pool.Own = own
+	}
+	q.pool.Network, q.pool.Ranges = q.network.Name, q.network.Ranges
+	q.pool.Reserved = func(a netip.Addr) bool {
+		return a == q.server || a == q.network.Router || a == r.Relay || catalog.Reserved(a) != nil ||
+			slices.ContainsFunc(link.Addrs, func(p netip.Prefix) bool { return p.Addr() == a })
 	}
 	return q, nil
 }
@@ -144,11 +153,24 @@ func network(c *boot.Catalog, r Request, link Link) *boot.Network {
 		if had.IsValid() && n.Subnet.Contains(had) && (attached || r.Has.IsValid()) {
 			return n
 		}
-		if first == nil && attached {
+		if attached && (first == nil || first.Mode != boot.Authoritative && n.Mode == boot.Authoritative) {
 			first = n
 		}
 	}
 	return first
+}
+
+// onSameWire finds the network of the address that is reserved for a client,
+// when that is another one of the wire that it has just come up on.
+func onSameWire(c *boot.Catalog, own netip.Addr, n *boot.Network, r Request, link Link) *boot.Network {
+	if !own.IsValid() || n.Subnet.Contains(own) || r.Link.IsValid() || r.Type != dhcpv4.MessageTypeDiscover {
+		return nil
+	}
+	other := c.NetworkOf(own)
+	if other == nil || other.Interface != link.Interface || other.Mode != boot.Authoritative || !ServerAddr(other, link).IsValid() {
+		return nil
+	}
+	return other
 }
 
 // ServerAddr is bootd's own address on a network: as configured, or the one of
@@ -244,6 +266,10 @@ func (q *query) inform() Answer {
 	if !q.Has.IsValid() {
 		return Answer{Why: "informs without an address"}
 	}
+	if !q.network.Subnet.Contains(q.Has) {
+		// Anybody could have it sent to anybody.
+		return Answer{Why: fmt.Sprintf("informs from %s, which is not on network %s (%s)", q.Has, q.network.Name, q.network.Subnet)}
+	}
 	m, _ := q.reply(dhcpv4.MessageTypeAck, netip.Addr{})
 	return q.send(m, boot.Event{}, false)
 }
@@ -258,7 +284,7 @@ func (q *query) nak(a netip.Addr, why string) Answer {
 		m.SetBroadcast()
 		to = netip.AddrPortFrom(q.Relay, serverPort)
 	}
-	return Answer{Reply: pack(m), To: to, Event: q.event(boot.Refused, netip.Addr{}, why)}
+	return Answer{Reply: q.pack(m), To: to, Event: q.event(boot.Refused, netip.Addr{}, why)}
 }
 
 func (q *query) event(s boot.Stage, a netip.Addr, text string) boot.Event {
@@ -290,12 +316,12 @@ const (
 
 // send addresses a reply (RFC 2131 section 4.1).
 func (q *query) send(m *dhcpv4.DHCPv4, e boot.Event, durable bool) Answer {
-	a := Answer{Reply: pack(m), Event: e, Durable: durable}
+	a := Answer{Reply: q.pack(m), Event: e, Durable: durable}
 	to := addr(m.YourIPAddr)
 	switch {
 	case q.Relay.IsValid():
 		a.To = netip.AddrPortFrom(q.Relay, serverPort)
-	case q.Has.IsValid():
+	case q.network.Subnet.Contains(q.Has):
 		a.To = netip.AddrPortFrom(q.Has, clientPort)
 	case q.Broadcast || !to.IsValid():
 		a.To = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), clientPort)

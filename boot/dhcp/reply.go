@@ -95,7 +95,7 @@ func (q *query) reply(t dhcpv4.MessageType, a netip.Addr) (m *dhcpv4.DHCPv4, fil
 	}
 	// A name that was only made up from the MAC is no reason to rename a
 	// machine that bootd knows nothing of.
-	if q.to.Machine != nil && q.wants(dhcpv4.OptionHostName) {
+	if q.named && q.wants(dhcpv4.OptionHostName) {
 		m.UpdateOption(dhcpv4.OptHostName(q.to.Name))
 	}
 	return m, q.bootFile(m)
@@ -158,12 +158,41 @@ func broadcast(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// pack encodes a packet, with padding after its end option. A relay agent's
-// information that makes it too large is left out (RFC 3046 section 2.2).
-func pack(m *dhcpv4.DHCPv4) []byte {
+// dispensable lists what is left out of a packet that is too large for its
+// client, the least needed first.
+var dispensable = []dhcpv4.OptionCode{
+	dhcpv4.OptionNTPServers, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionBroadcastAddress,
+	dhcpv4.OptionDomainName, dhcpv4.OptionHostName, dhcpv4.OptionDomainNameServer,
+}
+
+// room is how large a packet the client takes: what it says (option 57, with
+// the headers of IP and UDP), or the least that every host must take (RFC 2131
+// section 2).
+func (q *query) room() int {
+	n := 576
+	if b := q.packet.Options.Get(dhcpv4.OptionMaximumDHCPMessageSize); len(b) == 2 {
+		n = max(n, int(binary.BigEndian.Uint16(b)))
+	}
+	return min(n-20-8, maxSize)
+}
+
+// pack encodes a packet, with padding after its end option. A relay agent
+// takes its information out before the client sees it, so that counts only for
+// what fits into a frame; beyond that it is left out (RFC 3046 section 2.2).
+func (q *query) pack(m *dhcpv4.DHCPv4) []byte {
+	relayed, room := len(m.Options.Get(dhcpv4.OptionRelayAgentInformation)), q.room()
 	b := m.ToBytes()
+	for _, code := range dispensable {
+		if len(b)-relayed <= room {
+			break
+		}
+		if m.Options.Has(code) {
+			m.Options.Del(code)
+			b = m.ToBytes()
+		}
+	}
 	if len(b) > maxSize {
-		delete(m.Options, dhcpv4.OptionRelayAgentInformation.Code())
+		m.Options.Del(dhcpv4.OptionRelayAgentInformation)
 		b = m.ToBytes()
 	}
 	for len(b) < minSize {
