@@ -4,12 +4,15 @@ import "net/netip"
 
 // A Machine is a rule that names one machine, or a pattern that names many.
 type Machine struct {
-	// Name is the host name, or a text/template of one over the inventory:
-	// blade-{{.serial}}.
+	// Name is the host name, or a template of one over the inventory (see
+	// [ParseName]): blade-{{.serial}}.
 	Name    string
 	Match   Selector
-	Profile string     // name of a profile
-	IP      netip.Addr // reserved address; invalid: from the range
+	Profile string // name of a profile
+	// IP is the address that is kept for the machine; invalid: it gets one from
+	// the range. With an entry by UUID or serial the machine gets it once it has
+	// told those; with one by MAC, from its first packet on.
+	IP netip.Addr
 	// Override holds the profile keys that the machine's own entry sets.
 	Override Profile
 	Origin   Origin            // of the entry
