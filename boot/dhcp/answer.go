@@ -37,6 +37,7 @@ type Policy struct {
 // A Link is where a packet came in.
 type Link struct {
 	Interface string
+	Index     int            // of the interface; another one after it was made anew
 	Addrs     []netip.Prefix // of the interface, IPv4
 }
 

@@ -83,7 +83,7 @@ func LinkOf(iface string) (Link, error) {
 	if err != nil {
 		return Link{}, fmt.Errorf("cannot read the addresses of interface %s: %w", iface, err)
 	}
-	l := Link{Interface: iface}
+	l := Link{Interface: iface, Index: i.Index}
 	for _, a := range addrs {
 		if n, ok := a.(*net.IPNet); ok {
 			if ip, ok := netip.AddrFromSlice(n.IP.To4()); ok {

@@ -39,6 +39,7 @@ type Server struct {
 // A port is one interface that is served.
 type port struct {
 	iface string
+	index int // of the interface that conn is bound to
 	conn  Conn
 	done  chan struct{} // closed when its goroutines have ended; nil: not started
 
@@ -117,38 +118,44 @@ func (s *Server) reconcile() error {
 	}
 	var failed error
 	for name, networks := range wanted {
-		if s.ports[name] != nil {
-			continue
-		}
-		if err := s.usable(name, networks); err != nil {
+		link, err := s.usable(name, networks)
+		if err != nil {
 			failed = errors.Join(failed, err)
 			continue
+		}
+		if p := s.ports[name]; p != nil {
+			if p.index == link.Index {
+				continue
+			}
+			// A socket stays bound to the interface that is gone, and hears
+			// nothing any more, though there is a new one of the same name.
+			s.closeLocked(p)
 		}
 		conn, err := s.open(name)
 		if err != nil {
 			failed = errors.Join(failed, err)
 			continue
 		}
-		s.ports[name] = &port{iface: name, conn: conn}
+		s.ports[name] = &port{iface: name, index: link.Index, conn: conn}
 		s.log.Info("answering", "interface", name)
 	}
 	return failed
 }
 
-// usable reports why an interface cannot serve its networks. Those behind relay
-// agents need no address of their own, but the interface needs one in some
-// network, be it one whose mode is off: without this rule nobody would be told
-// of an interface that was left without its address.
-func (s *Server) usable(name string, networks []*boot.Network) error {
+// usable describes an interface, or says why it cannot serve its networks.
+// Those behind relay agents need no address of their own, but the interface
+// needs one in some network, be it one whose mode is off: without this rule
+// nobody would be told of an interface that was left without its address.
+func (s *Server) usable(name string, networks []*boot.Network) (Link, error) {
 	link, err := s.link(name)
 	if err != nil {
-		return fmt.Errorf("cannot answer DHCP on network %s: %w", networks[0].Name, err)
+		return Link{}, fmt.Errorf("cannot answer DHCP on network %s: %w", networks[0].Name, err)
 	}
 	attached := func(n *boot.Network) bool { return ServerAddr(n, link).IsValid() }
 	if slices.ContainsFunc(s.policy.Catalog().NetworksOn(name), attached) {
-		return nil
+		return link, nil
 	}
-	return fmt.Errorf("cannot answer DHCP on network %s: interface %s has no address in %s; give it one: ip addr add ADDRESS/%d dev %s",
+	return Link{}, fmt.Errorf("cannot answer DHCP on network %s: interface %s has no address in %s; give it one: ip addr add ADDRESS/%d dev %s",
 		networks[0].Name, name, networks[0].Subnet, networks[0].Subnet.Bits(), name)
 }
 

@@ -295,9 +295,12 @@ func TestReload(t *testing.T) {
 		var current atomic.Pointer[boot.Catalog]
 		current.Store(p.Catalog())
 		p.Catalog = current.Load
-		var there atomic.Bool // eth3 has its address
+		var there, anew atomic.Bool // eth3 has its address; eth1 was made anew
 		links := func(iface string) (dhcp.Link, error) {
 			l := dhcp.Link{Interface: iface}
+			if iface == "eth1" && anew.Load() {
+				l.Index = 7
+			}
 			if iface != "eth3" || there.Load() {
 				l.Addrs = []netip.Prefix{netip.MustParsePrefix(map[string]string{"eth1": "10.0.0.1/24", "eth2": "10.2.0.1/24", "eth3": "10.3.0.1/24"}[iface])}
 			}
@@ -317,6 +320,14 @@ func TestReload(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
 		served(t, r, "eth1", "eth2", "eth3")
+
+		anew.Store(true)
+		r.Reload()
+		synctest.Wait()
+		served(t, r, "eth1", "eth2", "eth3")
+		if r.wire("eth1") == eth1 {
+			t.Error("an interface that was made anew was not opened again")
+		}
 
 		current.Store(catalog(t, rack))
 		r.Reload()
