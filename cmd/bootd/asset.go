@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -77,6 +78,9 @@ images in bootd.yaml.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := oneOf("cpu", cpu, "x86_64", "aarch64"); err != nil {
+				return err
+			}
 			cfg, s, err := a.assets()
 			if err != nil {
 				return err
@@ -122,6 +126,9 @@ machines boot.`,
 		Example: "  bootd asset import lab /var/cache/bootd-lab/image",
 		Args:    exactly("IMAGE", "DIRECTORY"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := oneOf("family", family, string(boot.FedoraCoreOS), string(boot.Flatcar), string(boot.Linux)); err != nil {
+				return err
+			}
 			_, s, err := a.assets()
 			if err != nil {
 				return err
@@ -158,7 +165,7 @@ func (a *app) assetRmCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.out, "removed %s; %s freed\n", args[0], size(freed))
+			_, err = fmt.Fprintf(a.out, "removed %s; %s freed\n", strings.Join(args, " "), size(freed))
 			return err
 		},
 	}

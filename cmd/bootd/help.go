@@ -49,6 +49,21 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
+// oneOf checks the value of a flag; empty means that it was not given.
+func oneOf(flag, value string, words ...string) error {
+	if value == "" || slices.Contains(words, value) {
+		return nil
+	}
+	return usageError{fmt.Errorf("--%s cannot be %q, only %s", flag, value, strings.Join(words, " or "))}
+}
+
+// completeFlag says how the values of a flag of c are completed.
+func completeFlag(c *cobra.Command, flag string, f cobra.CompletionFunc) {
+	if err := c.RegisterFlagCompletionFunc(flag, f); err != nil {
+		panic(err) // c has no such flag: seen by the first run of any command
+	}
+}
+
 // helpCommand is cobra's, but that it fails where there is nothing to show.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{

@@ -54,6 +54,7 @@ func (a *app) eventsCommand() *cobra.Command {
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as events happen")
 	c.Flags().StringVar(&machine, "machine", "", "only those of one machine, by `name` or hardware address")
+	completeFlag(c, "machine", a.completeMachines)
 	return c
 }
 

@@ -91,7 +91,9 @@ func (a *app) completeMachines(c *cobra.Command, args []string, _ string) ([]str
 		}
 	} else if cfg, err := config.Load(a.dir); err == nil {
 		for _, m := range cfg.Catalog.Machines {
-			names = append(names, m.Name)
+			if len(m.Match.MAC) > 0 { // others get their names when they are seen
+				names = append(names, m.Name)
+			}
 		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp

@@ -90,11 +90,12 @@ func (a *app) command() *cobra.Command {
 	f.StringVarP(&a.dir, "config", "c", "/etc/bootd", "configuration `directory`")
 	f.StringVar(&a.socket, "socket", "", "`path` of the server's socket (default: as configured)")
 	f.StringVarP(&a.format, "output", "o", "table", "`format` of the output: table or json")
+	completeFlag(root, "output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(root, "config", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return nil, cobra.ShellCompDirectiveFilterDirs
+	})
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if a.format != "table" && a.format != "json" {
-			return usageError{fmt.Errorf("unknown output format %q; use table or json", a.format)}
-		}
-		return nil
+		return oneOf("output", a.format, "table", "json")
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}

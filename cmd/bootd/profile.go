@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +38,7 @@ func (a *app) profiles(cfg *config.Config) error {
 		Role     string `json:"role,omitempty"`
 		Machines int    `json:"machines"`
 	}
-	var list []row
+	list := []row{}
 	for _, name := range profileNames(cfg) {
 		p := cfg.Catalog.Profiles[name]
 		r := row{Name: name, Image: p.Image}
@@ -82,8 +83,8 @@ the swarm's token are made when the machine boots, and are shown by their names.
 			return profileNames(cfg), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			if only != "" && only != "script" && only != "ignition" {
-				return usageError{fmt.Errorf("--only %s: it is script or ignition", only)}
+			if err := oneOf("only", only, "script", "ignition"); err != nil {
+				return err
 			}
 			cfg, err := config.Load(a.dir)
 			if err == nil {
@@ -100,7 +101,9 @@ the swarm's token are made when the machine boots, and are shown by their names.
 		},
 	}
 	c.Flags().StringVar(&machine, "machine", "", "for the machine of this `name` or hardware address, with its own keys")
-	c.Flags().StringVar(&only, "only", "", "print only the script or only the ignition config")
+	c.Flags().StringVar(&only, "only", "", "print only `this`: script or ignition")
+	completeFlag(c, "machine", a.completeMachines)
+	completeFlag(c, "only", cobra.FixedCompletions([]string{"script", "ignition"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
@@ -109,7 +112,7 @@ the swarm's token are made when the machine boots, and are shown by their names.
 func (a *app) example(c *cobra.Command, cfg *config.Config, profile, machine string) (boot.Assignment, error) {
 	p := cfg.Catalog.Profiles[profile]
 	if p == nil {
-		return boot.Assignment{}, fmt.Errorf("%s has no profile %q; `bootd profile list` shows which there are", cfg.Dir, profile)
+		return boot.Assignment{}, fmt.Errorf("%s has no profile %q; it has %s", cfg.Dir, profile, strings.Join(profileNames(cfg), ", "))
 	}
 	if machine == "" {
 		mac := boot.MAC{0x52, 0x54, 0, 0, 0, 1}
