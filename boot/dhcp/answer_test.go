@@ -397,3 +397,38 @@ func TestBootFile(t *testing.T) {
 		}
 	}
 }
+
+// An entry for a subnet is for machines that come up there.
+func TestEntryBySubnet(t *testing.T) {
+	p := policy(t)
+	c, err := boot.NewCatalog(boot.Catalog{
+		Networks: p.Catalog().Networks,
+		Profiles: map[string]*boot.Profile{"worker": {Name: "worker"}},
+		Machines: []*boot.Machine{{Name: "far-away", Match: boot.Selector{Subnet: netip.MustParsePrefix("10.9.0.0/24")}, Profile: "worker"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Catalog = func() *boot.Catalog { return c }
+	// It had an address in the other network before.
+	p.Remembered = func(boot.MAC) boot.Inventory { return boot.Inventory{Addr: addr("10.0.0.100")} }
+	if got := reply(t, p, request(discover, mac(7), relay("10.9.0.254"))).HostName(); got != "far-away" {
+		t.Errorf("host name behind the relay agent is %q, want far-away", got)
+	}
+	if got := reply(t, p, request(discover, mac(7))).HostName(); got != "" {
+		t.Errorf("host name elsewhere is %q, want none", got)
+	}
+}
+
+// Addresses of bootd and of the router are never leased, though they lie in a
+// range.
+func TestInfrastructureIsNotLeased(t *testing.T) {
+	lab := network("lab", "eth1", "10.0.0.0/24", boot.Authoritative, span("10.0.0.1", "10.0.0.4"))
+	lab.Server, lab.Router = addr("10.0.0.2"), addr("10.0.0.3") // .1 is the interface's
+	play(t, policy(t, lab), []step{
+		{packet: request(discover, mac(7)), want: "OFFER 10.0.0.4 to 10.0.0.4:68" + at7},
+		{packet: request(ask, mac(8), asks("10.0.0.1")), want: "NAK to " + everybody + ": 10.0.0.1 is not an address that this machine can have"},
+		{packet: request(ask, mac(8), asks("10.0.0.2")), want: "NAK to " + everybody + ": 10.0.0.2 is not an address that this machine can have"},
+		{packet: request(ask, mac(8), asks("10.0.0.3")), want: "NAK to " + everybody + ": 10.0.0.3 is not an address that this machine can have"},
+	})
+}
