@@ -11,3 +11,6 @@ func Compact(ctx context.Context, s *Store) error {
 	_, err = s.client.Compact(ctx, resp.Header.Revision)
 	return err
 }
+
+// Tidy does what is done every minute.
+func Tidy(ctx context.Context, s *Store) error { return s.tidy(ctx, false) }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,6 +32,7 @@ var (
 type Options struct {
 	Dir       string   // of the embedded member; not used with Endpoints
 	Endpoints []string // of an existing cluster: http://10.0.0.1:2379
+	Quota     int64    // how large the embedded member's data may become, in bytes; 0: [Quota]
 	Log       *slog.Logger
 }
 
@@ -40,15 +41,20 @@ type Store struct {
 	client *clientv3.Client
 	member *embed.Etcd // nil with an existing cluster
 	lock   *os.File
+	quota  int64
+	log    *slog.Logger
 
 	closing sync.Once
+	closed  context.Context // ends with Close
+	end     context.CancelFunc
+	upkeep  sync.WaitGroup
 }
 
 // prefix is before all of bootd's keys, since a cluster may have other users.
 const prefix = "/bootd/"
 
-// Quota is how large the embedded member's data may become, in bytes. The
-// records of 10,000 machines take a hundredth of it.
+// Quota is how large the embedded member's data may become, in bytes, when
+// nothing else is said. The records of 10,000 machines take a tenth of it.
 const Quota = 2 << 30
 
 // dialTimeout bounds how long Open waits for an existing cluster.
@@ -57,8 +63,10 @@ const dialTimeout = 5 * time.Second
 // Open opens the store, and starts the embedded member if that is where it is.
 // Only one process at a time can use a directory.
 func Open(ctx context.Context, o Options) (*Store, error) {
+	s := &Store{log: o.Log, quota: cmp.Or(o.Quota, Quota)}
+	s.closed, s.end = context.WithCancel(context.Background())
 	if len(o.Endpoints) > 0 {
-		return dial(ctx, o.Endpoints)
+		return s.dial(ctx, o.Endpoints)
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot open the store: %w", err)
@@ -72,15 +80,17 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		lock.Close()
 		return nil, fmt.Errorf("cannot open the store in %s: another bootd uses it (%w)", o.Dir, err)
 	}
-	s := &Store{lock: lock}
+	s.lock = lock
 	if err := s.start(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open the store in %s: %w", o.Dir, err), s.Close())
 	}
+	s.upkeep.Go(s.keepUp)
 	return s, nil
 }
 
-func dial(ctx context.Context, endpoints []string) (*Store, error) {
-	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: dialTimeout, Context: ctx, Logger: zap.NewNop()})
+func (s *Store) dial(ctx context.Context, endpoints []string) (*Store, error) {
+	// The client lives until Close, not only as long as opening may take.
+	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: dialTimeout, Context: s.closed, Logger: logger(s.log)})
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the store at %v: %w", endpoints, err)
 	}
@@ -89,7 +99,8 @@ func dial(ctx context.Context, endpoints []string) (*Store, error) {
 	if _, err := c.Get(ctx, prefix, clientv3.WithCountOnly(), clientv3.WithPrefix()); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot reach the store at %v: %w", endpoints, err), c.Close())
 	}
-	return &Store{client: c}, nil
+	s.client = c
+	return s, nil
 }
 
 func (s *Store) start(ctx context.Context, o Options) error {
@@ -102,8 +113,7 @@ func (s *Store) start(ctx context.Context, o Options) error {
 	cfg.AdvertisePeerUrls, cfg.AdvertiseClientUrls = []url.URL{name}, []url.URL{name}
 	cfg.ListenPeerUrls, cfg.ListenClientUrls = nil, nil
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	cfg.QuotaBackendBytes = Quota
-	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
+	cfg.QuotaBackendBytes = s.quota
 	cfg.SnapshotCount = 10_000
 	// One member elects itself; it need not wait for others.
 	cfg.TickMs, cfg.ElectionMs = 10, 100
@@ -123,26 +133,11 @@ func (s *Store) start(ctx context.Context, o Options) error {
 		return errors.New("it does not become ready; is the disk busy or full?")
 	}
 	s.client = v3client.New(member.Server)
-	return s.shrink(ctx, o.Log)
+	return s.tidy(ctx, true)
 }
 
-// shrink gives unused space back to the file system when there is much of it.
-// It stops the member for as long as it takes, so it is done at the start.
-func (s *Store) shrink(ctx context.Context, log *slog.Logger) error {
-	b := s.member.Server.Backend()
-	if size, used := b.Size(), b.SizeInUse(); size > 64<<20 && used < size/2 {
-		log.Info("giving unused space back", "bytes", size-used)
-		return b.Defrag()
-	}
-	// A member that was full refuses writes until the alarm is taken back.
-	if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
-		return fmt.Errorf("cannot take back its alarms: %w", err)
-	}
-	return nil
-}
-
-// Size is how large the embedded member's data is, in bytes, of [Quota]; 0
-// with an existing cluster.
+// Size is how large the embedded member's data is, in bytes; 0 with an existing
+// cluster.
 func (s *Store) Size() int64 {
 	if s.member == nil {
 		return 0
@@ -159,6 +154,8 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) close() error {
+	s.end()
+	s.upkeep.Wait()
 	var err error
 	if s.client != nil {
 		err = s.client.Close()

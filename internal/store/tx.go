@@ -71,7 +71,11 @@ func (s *Store) Update(ctx context.Context, f func(*Tx) error) error {
 			}
 		}
 		tx := &Tx{ctx: ctx, client: s.client, read: map[string]int64{}, puts: map[string]string{}, drops: map[string]bool{}}
-		if err := f(tx); err != nil {
+		err := f(tx)
+		if errors.Is(err, rpctypes.ErrCompacted) { // the moment it reads as of is forgotten
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		ok, err := tx.commit()
@@ -122,7 +126,7 @@ func (t *Tx) commit() (bool, error) {
 // explain adds the remedy to errors that have one.
 func explain(err error) error {
 	if errors.Is(err, rpctypes.ErrNoSpace) {
-		return fmt.Errorf("the store is full (%d MiB): %w; start bootd again, which gives unused space back", Quota>>20, err)
+		return fmt.Errorf("the store is full: %w; unused space is given back every minute, so if this stays, look in the log for what fills it", err)
 	}
 	return fmt.Errorf("the store does not answer: %w", err)
 }
@@ -215,58 +219,4 @@ func list[T any](ctx context.Context, s *Store, k Kind[T], begin string) (map[st
 		}
 		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
-}
-
-// A Change is a record that was put or deleted.
-type Change[T any] struct {
-	ID      string
-	Value   T
-	Deleted bool
-}
-
-// Follow calls begin with all records of a kind, and then change with every
-// later change in order, until ctx ends. When it has fallen so far behind that
-// the store has forgotten what it missed, it begins anew.
-func Follow[T any](ctx context.Context, s *Store, k Kind[T], begin func(map[string]T), change func(Change[T])) error {
-	for ctx.Err() == nil {
-		all, revision, err := list(ctx, s, k, "")
-		if all == nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		begin(all)
-		if err := watch(ctx, s, k, revision+1, change); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// watch reports changes from a revision on. It returns nil when it has to
-// begin anew, or when ctx ended.
-func watch[T any](ctx context.Context, s *Store, k Kind[T], from int64, change func(Change[T])) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	for resp := range s.client.Watch(ctx, k.prefix(), clientv3.WithPrefix(), clientv3.WithRev(from)) {
-		if errors.Is(resp.Err(), rpctypes.ErrCompacted) {
-			return nil
-		}
-		if err := resp.Err(); err != nil && ctx.Err() == nil {
-			return explain(err)
-		}
-		for _, e := range resp.Events {
-			c := Change[T]{ID: k.id(e.Kv.Key), Deleted: e.Type == clientv3.EventTypeDelete}
-			if !c.Deleted {
-				v, err := k.decode(e.Kv.Value)
-				if err != nil {
-					return err
-				}
-				c.Value = v
-			}
-			change(c)
-		}
-	}
-	return nil
 }
