@@ -2,6 +2,8 @@ package main
 
 import (
 	"log/slog"
+	"net/netip"
+	"slices"
 
 	"bootd/boot"
 	"bootd/internal/config"
@@ -17,6 +19,9 @@ func newSwarm(cfg *config.Config, l *live, record *timeline.Recorder, log *slog.
 		Availability: swarm.Availability(s.Availability),
 		AddressPools: s.AddressPools,
 		DataPathPort: uint16(s.DataPathPort),
+	}
+	if len(init.AddressPools) == 0 {
+		init.AddressPools = addressPool(cfg.Catalog.Networks)
 	}
 	if init.Advertise == "" {
 		// The engine refuses to guess among several addresses; the machines
@@ -36,6 +41,25 @@ func newSwarm(cfg *config.Config, l *live, record *timeline.Recorder, log *slog.
 		Record:   record.Record,
 		Log:      log,
 	})
+}
+
+// addressPool chooses the addresses of the swarm's overlay networks when nobody
+// has. Docker takes them from 10.0.0.0/8, beginning at 10.0.0.0/24, which is
+// also what many racks use; a node then cannot tell the two apart. Nil leaves it
+// to Docker.
+func addressPool(networks []boot.Network) []netip.Prefix {
+	overlaps := func(p netip.Prefix) bool {
+		return slices.ContainsFunc(networks, func(n boot.Network) bool { return n.Subnet.Overlaps(p) })
+	}
+	if !overlaps(netip.MustParsePrefix("10.0.0.0/8")) {
+		return nil
+	}
+	for block := 240; block >= 0; block -= 16 {
+		if p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(block), 0, 0}), 12); !overlaps(p) {
+			return []netip.Prefix{p}
+		}
+	}
+	return nil // every part of it is in use: bootd.yaml has to say
 }
 
 // members are the machines that are to be in the swarm, with what is known of
