@@ -113,7 +113,7 @@ func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 	q.to, undecided = catalog.Assign(inv)
 	q.named = q.to.Machine != nil && undecided == nil
 	var own netip.Addr
-	if m := q.to.Machine; m != nil && len(m.Match.MAC) > 0 {
+	if m := q.to.Machine; m != nil {
 		own = m.IP
 	}
 	if other := onSameWire(catalog, own, n, r, link); other != nil {
