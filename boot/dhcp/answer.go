@@ -45,8 +45,10 @@ type Link struct {
 type Answer struct {
 	Reply   []byte         // the packet; nil: none is sent
 	To      netip.AddrPort // its destination
+	From    netip.Addr     // bootd's address that it is sent from; invalid: whichever the system chooses
 	MAC     boot.MAC       // set when To is an address that the client does not have yet
 	Durable bool           // leases must be flushed before it is sent
+	Probe   lease.Lease    // what is offered, when it is yet to be found out whether somebody uses it
 	Event   boot.Event     // what happened; without a Stage, nothing worth telling
 	Why     string         // for the log, when there is no reply
 }
@@ -57,7 +59,17 @@ func (p Policy) Answer(r Request, link Link, now time.Time) Answer {
 	if err != nil {
 		return Answer{Why: err.Error()}
 	}
-	switch r.Type {
+	a := q.answer()
+	// Firmware may compare the sender with the server that the packet names,
+	// which matters when the interface has several addresses.
+	if slices.ContainsFunc(link.Addrs, func(p netip.Prefix) bool { return p.Addr() == q.server }) {
+		a.From = q.server
+	}
+	return a
+}
+
+func (q *query) answer() Answer {
+	switch q.Type {
 	case dhcpv4.MessageTypeDiscover:
 		return q.discover()
 	case dhcpv4.MessageTypeRequest:
@@ -69,7 +81,7 @@ func (p Policy) Answer(r Request, link Link, now time.Time) Answer {
 	case dhcpv4.MessageTypeInform:
 		return q.inform()
 	}
-	return Answer{Why: "a " + r.Type.String() + " needs no answer"}
+	return Answer{Why: "a " + q.Type.String() + " needs no answer"}
 }
 
 // A query is a request with everything that decides about it.
@@ -196,7 +208,11 @@ func (q *query) discover() Answer {
 	}
 	m, file := q.reply(dhcpv4.MessageTypeOffer, l.Addr)
 	q.leaseTimes(m)
-	return q.send(m, q.event(boot.Offered, l.Addr, q.describe(file)), false)
+	a := q.send(m, q.event(boot.Offered, l.Addr, q.describe(file)), false)
+	if l.Fresh && !q.Relay.IsValid() {
+		a.Probe = l
+	}
+	return a
 }
 
 // request answers the four states in which a client asks for an address
@@ -246,6 +262,20 @@ func (q *query) decline() Answer {
 	}
 	why := fmt.Sprintf("found %s in use by another machine; it is left alone for %s", q.Asked, quarantine)
 	return Answer{Why: why, Durable: true, Event: q.event(boot.Failed, netip.Addr{}, why)}
+}
+
+// Conflict decides what becomes of an offer whose address was found to be
+// used by somebody else: nobody gets it for a while. It has no reply; the client
+// is to be offered another one.
+func (p Policy) Conflict(a Answer, by boot.MAC, now time.Time) Answer {
+	l := a.Probe
+	why := fmt.Sprintf("%s is used by %s, to whom it was not given; it is left alone for %s", l.Addr, by, quarantine)
+	if !p.Leases.Decline(l.Network, l.MAC, l.Addr, quarantine, now) {
+		return Answer{Why: why}
+	}
+	e := a.Event
+	e.Time, e.Stage, e.Addr, e.Text = now, boot.Failed, netip.Addr{}, why
+	return Answer{Why: why, Durable: true, Event: e}
 }
 
 func (q *query) release() Answer {

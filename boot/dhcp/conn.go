@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -22,7 +23,7 @@ type Conn interface {
 	// net.ErrClosed, once the Conn is closed.
 	Receive(bufs [][]byte, sizes []int) (int, error)
 	// Send sends answers. Those that cannot be sent are left out and named in
-	// the error.
+	// the error. Several goroutines may call it.
 	Send([]Answer) error
 	Close() error
 }
@@ -37,7 +38,7 @@ type socket struct {
 	pc    *ipv4.PacketConn
 	iface string
 	in    []ipv4.Message
-	noARP bool // entries cannot be made: answers are broadcast instead
+	noARP atomic.Bool // entries cannot be made: answers are broadcast instead
 }
 
 // open binds port 67 on an interface.
@@ -118,6 +119,9 @@ func (s *socket) Send(answers []Answer) error {
 			to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), to.Port())
 		}
 		out[i] = ipv4.Message{Buffers: [][]byte{a.Reply}, Addr: net.UDPAddrFromAddrPort(to)}
+		if a.From.IsValid() {
+			out[i].OOB = (&ipv4.ControlMessage{Src: ip(a.From)}).Marshal()
+		}
 	}
 	var failed error
 	for len(out) > 0 {
@@ -137,6 +141,18 @@ func (s *socket) Send(answers []Answer) error {
 
 func (s *socket) Close() error { return s.conn.Close() }
 
+// A probingSocket is a socket that can find out whether addresses are in use.
+type probingSocket struct {
+	*socket
+	arp *arpSocket
+}
+
+func (s *probingSocket) Probe(a netip.Addr) error { return s.arp.probe(a) }
+
+func (s *probingSocket) Heard() (netip.Addr, boot.MAC, error) { return s.arp.hear() }
+
+func (s *probingSocket) Close() error { return errors.Join(s.socket.Close(), s.arp.Close()) }
+
 // An arpEntry is struct arpreq of arp(7).
 type arpEntry struct {
 	protocol, hardware unix.RawSockaddrInet4
@@ -149,7 +165,7 @@ type arpEntry struct {
 // yet, and so does not answer for (RFC 2131 section 4.1). It reports false
 // where that is not permitted; it takes CAP_NET_ADMIN.
 func (s *socket) teach(a netip.Addr, mac boot.MAC) bool {
-	if s.noARP {
+	if s.noARP.Load() {
 		return false
 	}
 	var e arpEntry
@@ -171,6 +187,8 @@ func (s *socket) teach(a netip.Addr, mac boot.MAC) bool {
 	}); err != nil {
 		return false
 	}
-	s.noARP = errno == unix.EPERM || errno == unix.EACCES
+	if errno == unix.EPERM || errno == unix.EACCES {
+		s.noARP.Store(true)
+	}
 	return errno == 0
 }

@@ -10,7 +10,9 @@
 // It is authoritative on its networks, also through relay agents: whoever asks
 // for an address that it cannot have is told so. Leases belong to hardware
 // addresses; client identifiers are ignored, because one machine shows
-// several while it boots.
+// several while it boots. An address that its client did not have before is
+// offered only after nobody on the wire said that he uses it.
 //
-// Networks in other modes are left alone.
+// When more comes than can be answered, the oldest requests are dropped, and
+// counted. Networks in other modes are left alone.
 package dhcp

@@ -23,6 +23,7 @@ import (
 
 	"bootd/boot"
 	"bootd/boot/dhcp"
+	"bootd/boot/lease"
 )
 
 // A station is a machine's network card.
@@ -198,6 +199,20 @@ func TestRealInside(t *testing.T) {
 		scenario(t, p, c)
 	})
 	t.Run("udhcpc", func(t *testing.T) { udhcpc(t, m, p) })
+	t.Run("an address that somebody uses", func(t *testing.T) {
+		c := newCard(t, m)
+		defer c.Close()
+		m.do(func() { run(t, "ip", "addr", "add", "10.0.0.102/24", "dev", "card") })
+		defer m.do(func() { run(t, "ip", "addr", "del", "10.0.0.102/24", "dev", "card") })
+		c.send(t, request(discover, mac(8), asks("10.0.0.102"), broadcast), addr("255.255.255.255"))
+		_, _, payload := c.receive(t)
+		if got, err := dhcpv4.FromBytes(payload); err != nil || got.YourIPAddr.String() != "10.0.0.103" {
+			t.Errorf("offered %v, %v", got, err)
+		}
+		if l, _ := p.Leases.ByAddr("lab", addr("10.0.0.102")); l.State != lease.Declined {
+			t.Errorf("10.0.0.102 is %s", l.State)
+		}
+	})
 	t.Run("after the interface was made anew", func(t *testing.T) {
 		run(t, "ip", "link", "del", "eth1")
 		plug(t, m, tid)
@@ -211,6 +226,7 @@ func plug(t *testing.T, m machine, tid int) {
 	t.Helper()
 	run(t, "ip", "link", "add", "eth1", "type", "veth", "peer", "name", "card", "address", mac(7).String())
 	run(t, "ip", "link", "set", "card", "netns", fmt.Sprint(tid))
+	run(t, "ip", "addr", "add", "10.5.0.1/24", "dev", "eth1") // what the system would send from
 	run(t, "ip", "addr", "add", "10.0.0.1/24", "dev", "eth1")
 	run(t, "ip", "link", "set", "eth1", "up")
 	m.do(func() { run(t, "ip", "link", "set", "card", "up") })
@@ -287,6 +303,9 @@ func (c *card) receive(t *testing.T) (string, netip.AddrPort, []byte) {
 		}
 		// Those that come from the server; the socket shows its own too.
 		if f := b[:n]; n > 42 && f[23] == 17 && binary.BigEndian.Uint16(f[34:]) == 67 {
+			if from, _ := netip.AddrFromSlice(f[26:30]); from != addr("10.0.0.1") {
+				t.Errorf("sent from %s, which is not what it calls itself", from)
+			}
 			frame := "a frame for " + net.HardwareAddr(f[:6]).String()
 			switch net.HardwareAddr(f[:6]).String() {
 			case c.hw.String():

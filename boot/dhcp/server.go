@@ -14,12 +14,14 @@ import (
 	"bootd/boot"
 )
 
-// maxPacket is more than any client sends: Ethernet's largest frame.
-const maxPacket = 1500
-
-// backlog is how many acknowledgements may wait for the disk. Beyond it they
-// are dropped, and their clients ask again.
-const backlog = 4096
+const (
+	// waiting is how many requests of a port may wait to be decided about.
+	waiting = 2048
+	// backlog is how many acknowledgements may wait for the disk. Beyond it
+	// no more is decided, so that what cannot be answered in time is dropped
+	// in one place.
+	backlog = 4096
+)
 
 // A Server answers DHCP on the interfaces of the catalog's networks.
 type Server struct {
@@ -43,6 +45,8 @@ type port struct {
 	conn  Conn
 	done  chan struct{} // closed when its goroutines have ended; nil: not started
 
+	probing *probing // nil: conn cannot find out whether addresses are in use
+
 	// The interface's addresses, asked for at most once a second. Only the
 	// goroutine that decides uses them.
 	link  Link
@@ -65,7 +69,7 @@ func Listen(c Config) (*Server, error) {
 	s := &Server{policy: c.Policy, record: c.Record, log: c.Log, open: c.Open, link: c.Link,
 		reload: make(chan struct{}, 1), ports: map[string]*port{}}
 	if s.open == nil {
-		s.open = func(iface string) (Conn, error) { return open(iface) }
+		s.open = s.openReal
 	}
 	if s.link == nil {
 		s.link = LinkOf
@@ -80,8 +84,8 @@ func Listen(c Config) (*Server, error) {
 // String names the server in messages.
 func (s *Server) String() string { return "DHCP" }
 
-// Dropped counts acknowledgements that were dropped because the disk did not
-// keep up.
+// Dropped counts requests that were dropped unread because more came than
+// could be answered.
 func (s *Server) Dropped() uint64 { return s.dropped.Load() }
 
 // Reload makes Run look for interfaces that have come or gone in the catalog.
@@ -136,7 +140,11 @@ func (s *Server) reconcile() error {
 			failed = errors.Join(failed, err)
 			continue
 		}
-		s.ports[name] = &port{iface: name, index: link.Index, conn: conn}
+		p := &port{iface: name, index: link.Index, conn: conn}
+		if prober, ok := conn.(Prober); ok {
+			p.probing = newProbing(prober)
+		}
+		s.ports[name] = p
 		s.log.Info("answering", "interface", name)
 	}
 	return failed
@@ -222,22 +230,69 @@ func (s *Server) start(fail context.CancelCauseFunc) {
 	}
 }
 
-// serve answers on one port until it is closed. Deciding and acknowledging are
-// two goroutines: while the leases of some answers are being synced, the next
-// requests are decided, and all that have gathered go with the next sync.
+// openReal opens a real interface, with probes if that can be.
+func (s *Server) openReal(iface string) (Conn, error) {
+	c, err := open(iface)
+	if err != nil {
+		return nil, err
+	}
+	arp, err := openARP(iface)
+	if err != nil {
+		s.log.Warn("addresses are offered without looking whether they are in use", "interface", iface, "err", err)
+		return c, nil
+	}
+	return &probingSocket{c, arp}, nil
+}
+
+// serve answers on one port until it is closed. Its goroutines hand on to each
+// other: one reads packets, one decides about them, and one acknowledges. While
+// the leases of some answers are being synced, the next requests are decided,
+// and all that have gathered go with the next sync. Two more see to offers
+// whose addresses are yet to be proven free.
 func (s *Server) serve(p *port) error {
-	acks := make(chan Answer, backlog)
-	var committer sync.WaitGroup
+	requests, acks, closing := newQueue(waiting), make(chan Answer, backlog), make(chan struct{})
 	var failed error
+	var committer, reader, prober, holder sync.WaitGroup
 	committer.Go(func() { failed = s.commit(p, acks) })
-	bufs, sizes := make([][]byte, batch), make([]int, batch)
+	reader.Go(func() {
+		defer close(closing)
+		defer requests.close()
+		s.read(p, requests)
+	})
+	if p.probing != nil {
+		prober.Go(func() { s.listen(p, acks) })
+		holder.Go(func() { s.proceed(p, closing) })
+	}
+	bufs, sizes := buffers()
+	for n := requests.take(bufs, sizes); n > 0; n = requests.take(bufs, sizes) {
+		s.decide(p, bufs[:n], sizes, acks)
+	}
+	reader.Wait()
+	prober.Wait()
+	if p.probing != nil {
+		close(p.probing.queue)
+	}
+	holder.Wait()
+	close(acks)
+	committer.Wait()
+	return failed
+}
+
+func buffers() (bufs [][]byte, sizes []int) {
+	bufs, sizes = make([][]byte, batch), make([]int, batch)
 	for i := range bufs {
 		bufs[i] = make([]byte, maxPacket)
 	}
+	return bufs, sizes
+}
+
+// read moves packets from the Conn to the queue until the Conn is closed.
+func (s *Server) read(p *port, requests *queue) {
+	bufs, sizes := buffers()
 	for {
 		n, err := p.conn.Receive(bufs, sizes)
 		if errors.Is(err, net.ErrClosed) {
-			break
+			return
 		}
 		if err != nil {
 			// A link that goes down says so once and comes back.
@@ -245,11 +300,10 @@ func (s *Server) serve(p *port) error {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
-		s.decide(p, bufs[:n], sizes, acks)
+		if dropped := requests.put(bufs[:n], sizes); dropped > 0 {
+			s.dropped.Add(uint64(dropped))
+		}
 	}
-	close(acks)
-	committer.Wait()
-	return failed
 }
 
 // decide answers what needs no disk at once and hands on the rest.
@@ -274,11 +328,8 @@ func (s *Server) decide(p *port, packets [][]byte, sizes []int, acks chan<- Answ
 		s.tell(p, r, a)
 		switch {
 		case a.Durable:
-			select {
-			case acks <- a:
-			default:
-				s.dropped.Add(1)
-			}
+			acks <- a
+		case s.hold(p, r, a, p.link, now):
 		case a.Reply != nil:
 			ready = append(ready, a)
 			s.happened(a)

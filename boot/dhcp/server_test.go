@@ -113,22 +113,28 @@ func (r *running) happened() []boot.Stage {
 func start(t testing.TB, p dhcp.Policy, link func(string) (dhcp.Link, error), prepare func(*wire)) *running {
 	t.Helper()
 	r := &running{wires: map[string]*wire{}}
-	s, err := dhcp.Listen(dhcp.Config{Policy: p, Log: quiet, Link: link,
-		Record: func(e boot.Event) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.events = append(r.events, e)
-		},
-		Open: func(iface string) (dhcp.Conn, error) {
-			w := newWire()
-			if prepare != nil {
-				prepare(w)
-			}
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.wires[iface] = w
-			return w, nil
-		}})
+	serve(t, r, dhcp.Config{Policy: p, Log: quiet, Link: link, Open: func(iface string) (dhcp.Conn, error) {
+		w := newWire()
+		if prepare != nil {
+			prepare(w)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.wires[iface] = w
+		return w, nil
+	}})
+	return r
+}
+
+// serve runs a server until the end of the test, noting its events in r.
+func serve(t testing.TB, r *running, c dhcp.Config) {
+	t.Helper()
+	c.Record = func(e boot.Event) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.events = append(r.events, e)
+	}
+	s, err := dhcp.Listen(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +144,6 @@ func start(t testing.TB, p dhcp.Policy, link func(string) (dhcp.Link, error), pr
 	go func() { ended <- s.Run(ctx) }()
 	r.stop = sync.OnceValue(func() error { cancel(); return <-ended })
 	t.Cleanup(func() { _ = r.stop() })
-	return r
 }
 
 func onlyEth1(iface string) (dhcp.Link, error) {
@@ -253,6 +258,35 @@ func TestOffersDoNotWait(t *testing.T) {
 		synctest.Wait()
 		if diff := cmp.Diff([]string{ack100}, w.heard()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Under too many requests the newest are answered, whose clients still wait.
+func TestOverload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		r := start(t, policy(t, roomy()), onlyEth1, func(w *wire) {
+			w.before = func([]dhcp.Answer) { <-release }
+		})
+		w := r.wire("eth1")
+		const clients = 3000
+		for n := range clients {
+			w.in <- request(discover, mac(n+100))
+		}
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		dropped, answers := int(r.Dropped()), len(w.out)
+		if dropped == 0 || dropped+answers != clients {
+			t.Errorf("%d answered and %d dropped of %d", answers, dropped, clients)
+		}
+		var last dhcp.Answer
+		for range answers {
+			last = <-w.out
+		}
+		if last.Event.MAC != mac(clients+99) {
+			t.Errorf("the last answer is for %s", last.Event.MAC)
 		}
 	})
 }

@@ -105,6 +105,16 @@ func (t *Table) Offer(p Pool, mac boot.MAC, asked netip.Addr, hold time.Duration
 	return Lease{}, t.exhaustedLocked(p)
 }
 
+// Proven notes that nobody else was found to use an address that was offered,
+// so that the offer is not Fresh when it is repeated.
+func (t *Table) Proven(l Lease) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.byPlace[place{l.Addr, l.Network}]; e != nil && e.MAC == l.MAC {
+		e.Fresh = false
+	}
+}
+
 // freeLocked reports whether mac may have a: nobody else does, and it was not
 // declined.
 func (t *Table) freeLocked(network string, a netip.Addr, mac boot.MAC, now time.Time) bool {

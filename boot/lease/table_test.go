@@ -223,6 +223,37 @@ func TestFresh(t *testing.T) {
 	}
 }
 
+func TestProven(t *testing.T) {
+	p := pool("10.0.0.10-10.0.0.11")
+	l := open(t, t.TempDir())
+	fresh := func(m int, now time.Time) bool {
+		o, err := l.Offer(p, mac(m), netip.Addr{}, time.Minute, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o.Fresh
+	}
+	o, err := l.Offer(p, mac(1), netip.Addr{}, time.Minute, t0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Proven(lease.Lease{MAC: mac(2), Addr: o.Addr, Network: "rack"}) // not its
+	if !fresh(1, t0) {
+		t.Error("proven for another client")
+	}
+	l.Proven(o)
+	if fresh(1, t0) {
+		t.Error("still fresh after it was proven")
+	}
+	if got, ok := l.ByAddr("rack", o.Addr); !ok || got.State != lease.Offered || got.MAC != mac(1) {
+		t.Errorf("%+v", got)
+	}
+	// Of another client later on it is to be proven again.
+	if !fresh(2, t0) || !fresh(3, t0.Add(time.Hour)) {
+		t.Error("not fresh for others")
+	}
+}
+
 func TestNetworksAreApart(t *testing.T) {
 	l := open(t, t.TempDir())
 	a, b := pool("10.0.0.10-10.0.0.20"), pool("10.0.0.10-10.0.0.20")
