@@ -7,6 +7,7 @@
 // the middle of a boot go on with it.
 //
 // What belongs to which boot is decided by boot.Timeline; this package only keeps
-// it. A Recorder is safe for concurrent use. Its memory is bounded against
-// machines that nobody knows.
+// it. A Recorder is safe for concurrent use. Made-up machines fill neither its
+// memory nor the disk: strangers and repeats are written seldom and a few at a
+// time, and those seen longest ago are forgotten.
 package timeline

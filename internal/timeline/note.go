@@ -12,12 +12,13 @@ import (
 )
 
 // note applies an event to the machine and the boot that it belongs to, and
-// tells it to readers. It returns the boot as it is then.
-func (r *Recorder) note(e boot.Event) boot.Timeline {
+// tells it to readers. It returns the boot as it is then. What is to be committed
+// is written at once, whosever it is.
+func (r *Recorder) note(e boot.Event, commit bool) boot.Timeline {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	t, name, isNew := r.noteLocked(&e)
+	t, name, isNew := r.noteLocked(&e, commit)
 	if isNew {
 		// Outside of the lock: who reads the log may be slow.
 		r.log.Info("boot step", "stage", e.Stage, "machine", cmp.Or(name, "-"), "mac", e.MAC, "client", e.Client,
@@ -29,7 +30,7 @@ func (r *Recorder) note(e boot.Event) boot.Timeline {
 
 // noteLocked is note under the lock. It completes the event, and reports the
 // machine's name and whether the event is a new step of its boot.
-func (r *Recorder) noteLocked(e *boot.Event) (t boot.Timeline, name string, isNew bool) {
+func (r *Recorder) noteLocked(e *boot.Event, commit bool) (t boot.Timeline, name string, isNew bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e.MAC.IsZero() && e.Addr.IsValid() {
@@ -37,16 +38,17 @@ func (r *Recorder) noteLocked(e *boot.Event) (t boot.Timeline, name string, isNe
 	}
 	if !e.MAC.IsZero() {
 		m := r.machineLocked(*e)
-		r.dirty[e.MAC] = true
-		name = m.Name
 		if k := r.bootOfLocked(m, *e); k != nil {
 			e.Boot = k.ID
 			steps := len(k.Steps)
 			k.Apply(*e)
 			isNew = len(k.Steps) > steps
 			t = k.Clone()
-			r.dirtyBoot[bootKey{e.MAC, k.ID}] = true
+			r.bootSoonLocked(bootKey{e.MAC, k.ID}, commit || isNew && m.Name != "")
 		}
+		// No boot is of use without its machine.
+		r.soonLocked(e.MAC, commit || m.Name != "" && !m.stored)
+		name = m.Name
 	}
 	r.tellLocked(*e)
 	return t, name, isNew
@@ -58,6 +60,15 @@ func (r *Recorder) bootOfLocked(m *machine, e boot.Event) *kept {
 	if e.Boot != "" {
 		// What belongs to an older boot is not put into a later one.
 		return r.bootLocked(e.MAC, e.Boot)
+	}
+	if e.Node != "" {
+		// A machine is another node at every boot. That the old one was removed
+		// is often told when the new one is there.
+		for _, k := range slices.Backward(m.boots) {
+			if k.Node == e.Node {
+				return k
+			}
+		}
 	}
 	k := m.current()
 	var t *boot.Timeline
@@ -75,8 +86,10 @@ func (r *Recorder) bootOfLocked(m *machine, e boot.Event) *kept {
 func (r *Recorder) machineLocked(e boot.Event) *machine {
 	m := r.machines[e.MAC]
 	if m == nil {
-		r.forgetStrangersLocked()
-		m = &machine{record: record{First: e.Time}}
+		r.makeRoomLocked(false)
+		// One that was forgotten just now may be in the store still.
+		_, forgotten := r.dirty[e.MAC]
+		m = &machine{record: record{First: e.Time}, stored: forgotten}
 		r.machines[e.MAC] = m
 		r.strangers++
 	}
@@ -94,12 +107,19 @@ func (r *Recorder) machineLocked(e boot.Event) *machine {
 		}
 		r.byAddr[e.Addr] = e.MAC
 	}
-	m.Inventory = m.Inventory.Merge(inv)
+	if told := m.Inventory.Merge(inv); told != m.Inventory {
+		m.Inventory = told
+		r.soonLocked(e.MAC, m.Name != "")
+	}
 	return m
 }
 
 // beginLocked begins a new boot.
 func (r *Recorder) beginLocked(m *machine, e boot.Event) *kept {
+	if a, ok := r.pending[e.MAC]; ok {
+		delete(r.pending, e.MAC)
+		r.nameLocked(e.MAC, m, a)
+	}
 	var id [8]byte
 	rand.Read(id[:]) // never fails (documented)
 	k := &kept{Timeline: boot.Timeline{ID: hex.EncodeToString(id[:]), MAC: e.MAC, Name: m.Name, Profile: m.Profile, Expect: m.Expect,
@@ -112,30 +132,62 @@ func (r *Recorder) beginLocked(m *machine, e boot.Event) *kept {
 	return k
 }
 
-// forgetStrangersLocked makes room for a new machine.
-func (r *Recorder) forgetStrangersLocked() {
-	if r.strangers < keepStrangers {
+// makeRoomLocked makes room for one more stranger, or for one more machine with
+// a name: those are forgotten that were seen longest ago.
+func (r *Recorder) makeRoomLocked(named bool) {
+	have, most := r.strangers, keepStrangers
+	if named {
+		have, most = len(r.machines)-r.strangers, keepNamed
+	}
+	if have < most {
 		return
 	}
 	var list []boot.MAC
 	for mac, m := range r.machines {
-		if m.Name == "" {
+		if (m.Name != "") == named {
 			list = append(list, mac)
 		}
 	}
 	slices.SortFunc(list, func(a, b boot.MAC) int { return r.machines[a].Last.Compare(r.machines[b].Last) })
 	// A part of them at once, so that a flood does not sort for every packet.
-	for _, mac := range list[:keepStrangers/8] {
-		m := r.machines[mac]
-		for _, t := range m.boots {
-			r.dirtyBoot[bootKey{mac, t.ID}] = true
+	part := list[:min(most/8, len(list))]
+	for _, mac := range part {
+		r.forgetLocked(mac)
+	}
+	r.log.Warn("there are too many machines; those seen longest ago are forgotten", "forgotten", len(part), "named", named)
+}
+
+// forgetUnseen forgets the machines that nobody has seen for long.
+func (r *Recorder) forgetUnseen(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for mac, m := range r.machines {
+		if now.Sub(m.Last) > keepUnseen {
+			r.forgetLocked(mac)
 		}
-		if r.byAddr[m.Inventory.Addr] == mac {
-			delete(r.byAddr, m.Inventory.Addr)
-		}
-		delete(r.machines, mac)
-		r.dirty[mac] = true
+	}
+}
+
+// forgetLocked forgets a machine and its boots.
+func (r *Recorder) forgetLocked(mac boot.MAC) {
+	m := r.machines[mac]
+	if m.Name == "" {
 		r.strangers--
 	}
-	r.log.Warn("many unknown machines; those seen longest ago are forgotten", "forgotten", keepStrangers/8)
+	if r.byAddr[m.Inventory.Addr] == mac {
+		delete(r.byAddr, m.Inventory.Addr)
+	}
+	delete(r.machines, mac)
+	for _, k := range m.boots {
+		if key := (bootKey{mac, k.ID}); m.stored {
+			r.bootSoonLocked(key, true)
+		} else {
+			delete(r.dirtyBoot, key)
+		}
+	}
+	if m.stored {
+		r.soonLocked(mac, true)
+	} else {
+		delete(r.dirty, mac)
+	}
 }

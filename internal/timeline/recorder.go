@@ -22,6 +22,14 @@ const (
 	// anything. Beyond it those are forgotten that were seen longest ago, so
 	// that made-up addresses do not fill the memory.
 	keepStrangers = 4096
+	// keepNamed is how many of the others are kept. Where unknown machines have
+	// a profile too, made-up ones get here.
+	keepNamed = 16_384
+	// keepUnseen is how long a machine that nobody sees is kept.
+	keepUnseen = 90 * 24 * time.Hour
+	// keepPending is how many assignments are kept for machines that are about
+	// to begin their first boot.
+	keepPending = 256
 	// keepEvents is how many events are kept for those who ask later.
 	keepEvents = 10_000
 )
@@ -67,7 +75,14 @@ var (
 
 type machine struct {
 	record
-	boots []*kept // oldest first
+	boots  []*kept // oldest first
+	stored bool    // something of it may be in the store
+}
+
+// An assigned value is what a machine was given.
+type assigned struct {
+	name, profile string
+	expect        boot.Stage
 }
 
 func (m *machine) current() *kept {
@@ -93,8 +108,9 @@ type Recorder struct {
 	machines  map[boot.MAC]*machine
 	byAddr    map[netip.Addr]boot.MAC
 	strangers int
-	dirty     map[boot.MAC]bool // machines to be written
-	dirtyBoot map[bootKey]bool  // boots to be written; those that are gone, to be removed
+	dirty     map[boot.MAC]bool // machines to be written, and whether at once
+	dirtyBoot map[bootKey]bool  // boots, likewise; those that are gone are to be removed
+	pending   map[boot.MAC]assigned
 	events    []Numbered
 	seq       uint64
 	readers   map[chan Numbered]bool
@@ -106,7 +122,7 @@ type Recorder struct {
 // New returns a recorder with what the store remembers.
 func New(ctx context.Context, st *store.Store, log *slog.Logger) (*Recorder, error) {
 	r := &Recorder{store: st, log: log, machines: map[boot.MAC]*machine{}, byAddr: map[netip.Addr]boot.MAC{},
-		dirty: map[boot.MAC]bool{}, dirtyBoot: map[bootKey]bool{}, readers: map[chan Numbered]bool{},
+		dirty: map[boot.MAC]bool{}, dirtyBoot: map[bootKey]bool{}, pending: map[boot.MAC]assigned{}, readers: map[chan Numbered]bool{},
 		seq: uint64(time.Now().UnixMicro()), wake: make(chan struct{}, 1), writing: make(chan struct{}, 1)}
 	if err := r.loadMachines(ctx); err != nil {
 		return nil, err
@@ -134,7 +150,7 @@ func (r *Recorder) loadMachines(ctx context.Context) error {
 			r.log.Error("a machine is forgotten", "err", err)
 			continue
 		}
-		r.machines[mac] = &machine{record: rec}
+		r.machines[mac] = &machine{record: rec, stored: true}
 		if rec.Name == "" {
 			r.strangers++
 		}
@@ -161,7 +177,7 @@ func (r *Recorder) loadBoots(ctx context.Context) error {
 		if m := r.machines[k.MAC]; m != nil {
 			m.boots = append(m.boots, &k)
 		} else {
-			r.dirtyBoot[bootKey{k.MAC, k.ID}] = true
+			r.bootSoonLocked(bootKey{k.MAC, k.ID}, true)
 		}
 	}
 	for _, m := range r.machines {
@@ -171,10 +187,19 @@ func (r *Recorder) loadBoots(ctx context.Context) error {
 	return nil
 }
 
+// soonLocked has a machine written, at once or with the next of those that can
+// wait.
+func (r *Recorder) soonLocked(mac boot.MAC, atOnce bool) { r.dirty[mac] = r.dirty[mac] || atOnce }
+
+// bootSoonLocked has a boot written, or removed if it is gone.
+func (r *Recorder) bootSoonLocked(k bootKey, atOnce bool) {
+	r.dirtyBoot[k] = r.dirtyBoot[k] || atOnce
+}
+
 // trim forgets all but the latest boots of a machine.
 func (r *Recorder) trim(m *machine) {
 	for len(m.boots) > keepBoots {
-		r.dirtyBoot[bootKey{m.boots[0].MAC, m.boots[0].ID}] = true
+		r.bootSoonLocked(bootKey{m.boots[0].MAC, m.boots[0].ID}, true)
 		m.boots = m.boots[1:]
 	}
 }
@@ -182,18 +207,19 @@ func (r *Recorder) trim(m *machine) {
 // String names the recorder in messages.
 func (r *Recorder) String() string { return "record of boots" }
 
-// Record notes an event. It never waits for the disk; what it notes is lost
-// only if the process is killed in the same moment.
+// Record notes an event. It never waits for the disk. A new step of a machine
+// that was assigned something is written within a fraction of a second; repeats,
+// and what strangers do, within seconds.
 func (r *Recorder) Record(e boot.Event) {
-	r.note(e)
+	r.note(e, false)
 	r.poke()
 }
 
-// Commit notes an event and returns when it and all before it are on stable
-// storage, with the boot that it belongs to.
+// Commit notes an event and returns when it and all that its machine did before
+// are on stable storage, with the boot that it belongs to.
 func (r *Recorder) Commit(ctx context.Context, e boot.Event) (boot.Timeline, error) {
-	t := r.note(e)
-	if err := r.write(ctx); err != nil {
+	t := r.note(e, true)
+	if err := r.write(ctx, soon); err != nil {
 		r.poke() // it is noted, and still to be written
 		return boot.Timeline{}, fmt.Errorf("cannot record stage %s of %s: %w", e.Stage, e.MAC, err)
 	}
@@ -201,29 +227,49 @@ func (r *Recorder) Commit(ctx context.Context, e boot.Event) (boot.Timeline, err
 }
 
 // Assigned notes what a machine was given for its present boot, and how far
-// that leads. Of a machine that has not booted nothing is noted.
+// that leads. Of a machine that has not booted it is noted when its first boot
+// begins. A boot whose system is up already is over with: what is assigned then
+// is for the next one.
 func (r *Recorder) Assigned(mac boot.MAC, name, profile string, expect boot.Stage) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	a := assigned{name, profile, expect}
 	m := r.machines[mac]
 	if m == nil || m.current() == nil {
+		if len(r.pending) >= keepPending {
+			clear(r.pending)
+		}
+		r.pending[mac] = a
 		return
 	}
+	changed := r.nameLocked(mac, m, a)
 	t := m.current()
-	if m.Name == name && m.Profile == profile && m.Expect == expect && t.Name == name && t.Profile == profile && t.Expect == expect {
-		return
+	if (assigned{t.Name, t.Profile, t.Expect}) != a && (t.Name == "" || boot.Order(t.Stage()) < boot.Order(boot.Up)) {
+		t.Name, t.Profile, t.Expect = name, profile, expect
+		r.bootSoonLocked(bootKey{mac, t.ID}, true)
+		changed = true
+	}
+	if changed {
+		r.poke()
+	}
+}
+
+// nameLocked notes what a machine was given last, and reports whether that is
+// something else than before.
+func (r *Recorder) nameLocked(mac boot.MAC, m *machine, a assigned) bool {
+	if (assigned{m.Name, m.Profile, m.Expect}) == a {
+		return false
 	}
 	switch {
-	case m.Name == "" && name != "":
+	case m.Name == "" && a.name != "":
+		r.makeRoomLocked(true)
 		r.strangers--
-	case m.Name != "" && name == "":
+	case m.Name != "" && a.name == "":
 		r.strangers++
 	}
-	m.Name, m.Profile, m.Expect = name, profile, expect
-	t.Name, t.Profile, t.Expect = name, profile, expect
-	r.dirty[mac] = true
-	r.dirtyBoot[bootKey{mac, t.ID}] = true
-	r.poke()
+	m.Name, m.Profile, m.Expect = a.name, a.profile, a.expect
+	r.soonLocked(mac, true)
+	return true
 }
 
 // Current returns the machine's latest boot.
