@@ -53,6 +53,7 @@ bench:
 
 install: build
 	install -D -m 755 $(BOOTD) $(DESTDIR)/usr/bin/bootd
+	install -D -m 644 systemd/bootd.service $(DESTDIR)/usr/lib/systemd/system/bootd.service
 
 clean:
 	rm -rf bin
