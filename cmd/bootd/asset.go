@@ -73,7 +73,7 @@ images in bootd.yaml.`,
 		Example: "  bootd asset fetch fedora-coreos/stable\n  bootd asset fetch flatcar/stable --cpu aarch64",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError{errors.New("name an image: bootd asset fetch IMAGE...")}
+				return usageError{errors.New("name an image: bootd asset fetch IMAGE")}
 			}
 			return nil
 		},
