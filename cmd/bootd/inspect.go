@@ -76,7 +76,7 @@ func (a *app) event(e api.Event) error {
 	if e.Bytes > 0 {
 		parts = append(parts, size(e.Bytes)+" in "+short(e.Took))
 	}
-	_, err := fmt.Fprintln(a.out, strings.Join(parts, "  "))
+	_, err := fmt.Fprintln(a.out, strings.TrimRight(strings.Join(parts, "  "), " "))
 	return err
 }
 

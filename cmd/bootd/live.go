@@ -190,15 +190,21 @@ func (l *live) fetchMissing(ctx context.Context, again <-chan struct{}) {
 		for _, name := range imageNames(cfg) {
 			src, err := imageSource(cfg, name, "")
 			_, local := src.(assets.Dir)
-			if _, there := l.catalog().Image(name, ""); err == nil && there && !local {
+			_, there := l.catalog().Image(name, "")
+			if err == nil && there && !local {
 				continue
 			}
 			if err == nil {
 				l.log.Info("looking after an image", "image", name)
 				_, err = l.images.Fetch(ctx, src, nil)
 			}
-			if err != nil && ctx.Err() == nil {
-				failed = true
+			if err == nil || ctx.Err() != nil {
+				continue
+			}
+			failed = true
+			if there {
+				l.log.Warn("an image cannot be compared with its directory; the one in the store is used", "image", name, "err", err, "next_try", wait)
+			} else {
 				l.log.Error("an image is missing; machines that need it wait", "image", name, "err", err, "next_try", wait)
 			}
 		}

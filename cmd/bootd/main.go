@@ -8,6 +8,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -149,28 +151,40 @@ func (a *app) explain(err error) int {
 // version is set by the linker for releases.
 var version = ""
 
+// A build says which program this is.
+type build struct {
+	Version string `json:"version"`
+	Go      string `json:"go,omitempty"`
+	Commit  string `json:"commit,omitempty"`
+}
+
+func thisBuild() build {
+	b := build{Version: version}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	b.Go = info.GoVersion
+	b.Version = cmp.Or(b.Version, info.Main.Version, "(devel)")
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			b.Commit = s.Value
+		}
+	}
+	return b
+}
+
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "print the version",
 		Args:  exactly(),
 		RunE: func(*cobra.Command, []string) error {
-			v := map[string]string{"version": version}
-			if info, ok := debug.ReadBuildInfo(); ok {
-				v["go"] = info.GoVersion
-				if version == "" {
-					v["version"] = info.Main.Version
-				}
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						v["commit"] = s.Value
-					}
-				}
-			}
+			b := thisBuild()
 			if a.format == "json" {
-				return a.json(v)
+				return a.json(b)
 			}
-			_, err := fmt.Fprintln(a.out, "bootd", v["version"], v["go"], v["commit"])
+			_, err := fmt.Fprintln(a.out, strings.Join(strings.Fields("bootd "+b.Version+" "+b.Go+" "+b.Commit), " "))
 			return err
 		},
 	}

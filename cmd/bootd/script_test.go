@@ -74,7 +74,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // eventually repeats a command until it succeeds and its output matches, for
 // what another process does in its own time.
 func eventually(ts *testscript.TestScript, neg bool, args []string) {
-	pattern := regexp.MustCompile(args[0])
+	pattern := regexp.MustCompile("(?m)" + args[0])
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		err := ts.Exec(args[1], args[2:]...)

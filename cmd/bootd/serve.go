@@ -43,7 +43,7 @@ running configuration and is logged.`,
 			if err != nil {
 				return err
 			}
-			return serve(c.Context(), cfg, a.logger(cfg))
+			return serve(c.Context(), cfg, wire{}, a.logger(cfg))
 		},
 	}
 }
@@ -64,6 +64,13 @@ type service interface {
 	fmt.Stringer
 }
 
+// A wire is how DHCP packets come and go, the only thing about the server that
+// takes privileges. The zero value means real interfaces.
+type wire struct {
+	open func(iface string) (dhcp.Conn, error)
+	link func(iface string) (dhcp.Link, error)
+}
+
 // serve wires the server and runs it. Everything is built once, here, and
 // handed down; nothing looks anything up later. Ports are bound before it says
 // that it is ready, so what cannot work is an error of the start.
@@ -78,7 +85,7 @@ type service interface {
 //	   +------ events ---> timeline --+--> swarm --> Docker engine
 //	                           |
 //	                         store
-func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) error {
 	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
 		return fmt.Errorf("cannot create the state directory: %w", err)
 	}
@@ -154,6 +161,8 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		},
 		Record: record.Record,
 		Log:    log.With("part", "dhcp"),
+		Open:   w.open,
+		Link:   w.link,
 	})
 	if err != nil {
 		return err

@@ -46,7 +46,7 @@ func status(l *live, s *swarm.Swarm, started time.Time) api.Status {
 	cfg, problem := l.cfg, l.problem
 	l.mu.Unlock()
 	c := l.catalog()
-	st := api.Status{Version: version, PID: os.Getpid(), Started: started, Config: cfg.Dir,
+	st := api.Status{Version: thisBuild().Version, PID: os.Getpid(), Started: started, Config: cfg.Dir,
 		Profiles: len(c.Profiles), Machines: len(c.Machines), Networks: []api.Network{}, Images: []api.Image{}}
 	for _, n := range c.Networks {
 		st.Networks = append(st.Networks, api.Network{Name: n.Name, Interface: n.Interface, Mode: n.Mode, Subnet: n.Subnet})
