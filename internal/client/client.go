@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 
 	"bootd/boot"
 	"bootd/internal/api"
@@ -128,9 +129,13 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	if !errors.As(err, &op) || op.Op != "dial" {
 		return fmt.Errorf("%w (%w): it went away before it had answered; see its log", ErrUnreachable, err)
 	}
+	cause := op.Err
+	if sys := (*os.SyscallError)(nil); errors.As(cause, &sys) {
+		cause = sys.Err // the text names the call already
+	}
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("cannot connect to bootd at %s: %w; be root, or in the group that owns it", c.socket, op.Err)
+		return fmt.Errorf("cannot connect to bootd at %s: %w; be root, or in the group that owns it", c.socket, cause)
 	}
 	return fmt.Errorf("%w (cannot connect to %s: %w); start it with `bootd serve`, or name another socket with --socket",
-		ErrUnreachable, c.socket, op.Err)
+		ErrUnreachable, c.socket, cause)
 }
