@@ -21,11 +21,30 @@ func (r *Recorder) note(e boot.Event, commit bool) boot.Timeline {
 	t, name, isNew := r.noteLocked(&e, commit)
 	if isNew {
 		// Outside of the lock: who reads the log may be slow.
-		r.log.Info("boot step", "stage", e.Stage, "machine", cmp.Or(name, "-"), "mac", e.MAC, "client", e.Client,
-			"addr", e.Addr, "text", e.Text, "bytes", e.Bytes, "took", e.Took.Round(time.Millisecond),
-			"after", e.Time.Sub(t.Started).Round(time.Millisecond))
+		r.log.Info("boot step", attrs(e, name, t.Started)...)
 	}
 	return t
+}
+
+// attrs are what the log says of an event, without what is not known.
+func attrs(e boot.Event, name string, started time.Time) []any {
+	out := []any{"stage", e.Stage, "machine", cmp.Or(name, "-"), "mac", e.MAC}
+	if e.Client != "" {
+		out = append(out, "client", e.Client)
+	}
+	if e.Addr.IsValid() {
+		out = append(out, "addr", e.Addr)
+	}
+	if e.Text != "" {
+		out = append(out, "text", e.Text)
+	}
+	if e.Bytes > 0 {
+		out = append(out, "bytes", e.Bytes)
+	}
+	if e.Took > 0 {
+		out = append(out, "took", e.Took.Round(time.Millisecond))
+	}
+	return append(out, "after", e.Time.Sub(started).Round(time.Millisecond))
 }
 
 // noteLocked is note under the lock. It completes the event, and reports the
