@@ -211,3 +211,73 @@ func TestOldNode(t *testing.T) {
 		t.Errorf("boots %+v", list)
 	}
 }
+
+func TestStrangers(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	r := recorder(t, s)
+	r.Record(at(0, mac1, boot.Offered, boot.Firmware, ip1))
+	r.Assigned(mac1, "node1", "worker", boot.Up)
+	r.Assigned(mac2, "made-up", "worker", boot.Up) // was never seen
+	r.Record(at(0, mac2, boot.Refused, "", netip.Addr{}))
+	r.Assigned(mac2, "made-up", "worker", boot.Up) // never booted
+	const strangers = 6000
+	var newest boot.MAC
+	for i := range strangers {
+		newest = boot.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}
+		r.Record(at(float64(1+i), newest, boot.Offered, boot.Firmware, netip.Addr{}))
+		if i == strangers/2 {
+			flush(t, r)
+		}
+	}
+	flush(t, r)
+	check := func(r *timeline.Recorder) {
+		t.Helper()
+		if n := len(r.Machines()); n > 4097 || n < 3000 {
+			t.Errorf("%d machines are kept", n)
+		}
+		if _, ok := r.Current(mac1); !ok {
+			t.Error("a machine with a name was forgotten, though it was seen longest ago")
+		}
+		if inv := r.Inventory(mac2); inv.MAC == mac2 {
+			t.Error("a machine that never booted got a name, and is kept for ever")
+		}
+		if _, ok := r.Current(newest); !ok {
+			t.Error("the latest machine was forgotten")
+		}
+	}
+	check(r)
+	boots, err := store.List(t.Context(), s, store.Kind[any]{Name: "boot"}, "")
+	if err != nil || len(boots) != len(r.Machines()) {
+		t.Errorf("%d boots are stored of %d machines, %v", len(boots), len(r.Machines()), err)
+	}
+	check(recorder(t, s))
+}
+
+// TestLargeBoots: boots with much to tell do not fit into one transaction, and
+// one that fits into none does not keep the others from being stored.
+func TestLargeBoots(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	r := recorder(t, s)
+	const n = 60
+	for i := range n {
+		mac := boot.MAC{2, 0, 0, 0, 0, byte(i)}
+		r.Record(at(0, mac, boot.Offered, boot.Firmware, netip.Addr{}))
+		e := at(1, mac, boot.Failed, boot.Initramfs, netip.Addr{})
+		if e.Text = strings.Repeat("long ", 10_000); i == n/2 {
+			e.Text = strings.Repeat("long ", 300_000)
+		}
+		r.Record(e)
+	}
+	flush(t, r)
+	again := recorder(t, s)
+	stored := 0
+	for i := range n {
+		if tl, ok := again.Current(boot.MAC{2, 0, 0, 0, 0, byte(i)}); ok && len(tl.Steps) == 2 {
+			stored++
+		}
+	}
+	if stored != n-1 {
+		t.Errorf("%d of %d boots are stored", stored, n)
+	}
+}
