@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +24,9 @@ type waterfall struct {
 	colour bool // ANSI colours are understood
 }
 
-// lines draws boots as they stand at now.
+// lines draws boots as they stand at now. No line is wider than the terminal, as
+// long as that has the 40 columns that a bar and what is around it need: a line
+// that the terminal broke would be two where the caller counts one.
 func (w waterfall) lines(boots []boot.Timeline, now time.Time) []string {
 	if len(boots) == 0 {
 		return nil
@@ -33,19 +36,22 @@ func (w waterfall) lines(boots []boot.Timeline, now time.Time) []string {
 	for _, t := range boots {
 		name = max(name, utf8.RuneCountInString(label(t)))
 	}
-	const state = 22 // "ready 123.4s" and room for a longer word
-	bar = max(20, w.width-name-state-3)
+	const state = 14 // "ignition 1m02s"
+	name = min(name, max(8, w.width/3))
+	bar = max(8, w.width-name-state-2)
 	at := func(t time.Time) int {
 		return int(float64(bar) * float64(t.Sub(start)) / float64(end.Sub(start)))
 	}
 	var out []string
 	for _, t := range boots {
-		out = append(out, fmt.Sprintf("%-*s %s %s", name, label(t), w.bar(t, at, bar), outcome(t, start, now)))
+		out = append(out, fmt.Sprintf("%-*s %s %s", name, clip(label(t), name), w.bar(t, at, bar), outcome(t, start, now)))
 	}
-	out = append(out, fmt.Sprintf("%-*s %s", name, "", ruler(start, end, bar)), w.legend(boots))
+	out = append(out, fmt.Sprintf("%-*s %s", name, "", ruler(start, end, bar)))
+	out = append(out, wrap(w.legend(boots), "  ", w.width)...)
 	for _, t := range boots {
-		if m, ok := t.Missing(now); ok && now.Sub(m.Since) > m.Patience {
-			out = append(out, fmt.Sprintf("%s waits for %s since %s: %s", label(t), m.Next, short(now.Sub(m.Since)), m.Reason))
+		if m, ok := t.Missing(now); ok && m.Late {
+			text := fmt.Sprintf("%s waits for %s since %s: %s", label(t), m.Next, short(now.Sub(m.Since)), m.Reason)
+			out = append(out, wrap(strings.Fields(text), " ", w.width)...)
 		}
 	}
 	return out
@@ -119,22 +125,22 @@ func (w waterfall) bar(t boot.Timeline, at func(time.Time) int, n int) string {
 func ruler(start, end time.Time, n int) string {
 	total := end.Sub(start)
 	line := []byte(strings.Repeat(" ", n))
-	next := 0
+	next, last := 0, ""
 	for i := range 6 {
 		at := total * time.Duration(i) / 5
 		text := fmt.Sprintf("%.0fs", at.Seconds())
 		pos := min(n*i/5, n-len(text))
-		if pos < next {
+		if pos < next || text == last {
 			continue
 		}
 		copy(line[pos:], text)
-		next = pos + len(text) + 1
+		next, last = pos+len(text)+1, text
 	}
-	return string(line)
+	return strings.TrimRight(string(line), " ")
 }
 
 // legend explains the shades that occur.
-func (w waterfall) legend(boots []boot.Timeline) string {
+func (w waterfall) legend(boots []boot.Timeline) []string {
 	var parts []string
 	for k, name := range boot.SpanNames() {
 		used := slices.ContainsFunc(boots, func(t boot.Timeline) bool {
@@ -149,5 +155,25 @@ func (w waterfall) legend(boots []boot.Timeline) string {
 		}
 		parts = append(parts, block+" "+name)
 	}
-	return strings.Join(parts, "  ")
+	return parts
+}
+
+// colouring is what a terminal does not show.
+var colouring = regexp.MustCompile("\x1b\\[[0-9]*m")
+
+// wrap joins parts into lines that have at most so many columns.
+func wrap(parts []string, sep string, columns int) []string {
+	var lines []string
+	used := 0
+	for _, p := range parts {
+		n := utf8.RuneCountInString(colouring.ReplaceAllString(p, ""))
+		if len(lines) > 0 && used+len(sep)+n <= columns {
+			lines[len(lines)-1] += sep + p
+			used += len(sep) + n
+			continue
+		}
+		lines = append(lines, p)
+		used = n
+	}
+	return lines
 }
