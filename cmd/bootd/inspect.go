@@ -63,6 +63,9 @@ func (a *app) event(e api.Event) error {
 	if a.format == "json" {
 		return a.jsonLine(e)
 	}
+	if e.Gap {
+		fmt.Fprintln(a.err, "bootd: some events before this one are no longer kept")
+	}
 	parts := []string{e.Time.Format("15:04:05.000"), e.MAC.String(), fmt.Sprintf("%-8s", e.Stage)}
 	if e.Client != "" {
 		parts = append(parts, string(e.Client))

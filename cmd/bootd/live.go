@@ -29,6 +29,8 @@ type live struct {
 	log     *slog.Logger
 	changed func() // told after each swap; set before Run
 
+	swapping sync.Mutex
+
 	cat     atomic.Pointer[boot.Catalog]
 	mu      sync.Mutex // guards cfg and problem
 	cfg     *config.Config
@@ -64,21 +66,33 @@ func findLoaders(cfg *config.Config) assets.Loaders {
 	return assets.FindLoaders(append(dirs, filepath.Join(cfg.StateDir, "loaders"))...)
 }
 
-// swap puts a configuration in force, with the images that are there now.
-func (l *live) swap(cfg *config.Config) error {
+// swap puts a configuration in force, with the images that are there now; nil
+// keeps the one in force and takes over the images.
+func (l *live) swap(next *config.Config) error {
+	// Files and images change at their own times. One swap after the other, or
+	// the older configuration could come back.
+	l.swapping.Lock()
+	defer l.swapping.Unlock()
+	cfg := next
+	if cfg == nil {
+		cfg = l.config()
+	}
 	images, err := l.images.Images()
 	if err != nil {
 		l.log.Warn("some images cannot be used", "err", err)
 	}
 	c := cfg.Catalog
-	next, err := boot.NewCatalog(boot.Catalog{Networks: c.Networks, Profiles: c.Profiles, Machines: c.Machines, Unknown: c.Unknown, Images: images})
+	catalog, err := boot.NewCatalog(boot.Catalog{Networks: c.Networks, Profiles: c.Profiles, Machines: c.Machines, Unknown: c.Unknown, Images: images})
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
-	l.cfg, l.problem = cfg, nil
-	l.mu.Unlock()
-	l.cat.Store(next)
+	defer l.mu.Unlock()
+	l.cfg = cfg
+	if next != nil {
+		l.problem = nil
+	}
+	l.cat.Store(catalog)
 	return nil
 }
 
@@ -91,28 +105,42 @@ func (l *live) Run(ctx context.Context) error {
 	fetch <- struct{}{}
 	parts.Go(func() { l.fetchMissing(ctx, fetch) })
 	parts.Go(func() { l.followImages(ctx) })
-	return config.Watch(ctx, l.config(), func(cfg *config.Config, err error) {
-		if err == nil {
-			err = checkProfiles(cfg)
-		}
-		if err == nil {
-			l.warnFixed(cfg)
-			err = l.swap(cfg)
-		}
-		if err != nil {
-			l.mu.Lock()
-			l.problem = err
-			l.mu.Unlock()
-			l.log.Error("the changed configuration has mistakes; the old one stays in force", "err", err)
+	err := config.Watch(ctx, l.config(), func(cfg *config.Config, err error) {
+		if !l.apply(cfg, err) {
 			return
 		}
-		l.log.Info("the configuration has been read again")
-		l.changed()
 		select {
 		case fetch <- struct{}{}:
 		default:
 		}
 	})
+	if err != nil && ctx.Err() == nil {
+		// Machines need answers more than operators need live changes.
+		l.log.Error("changed files are not noticed any more; start bootd again after a change", "err", err)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// apply puts a changed configuration in force, unless it has mistakes.
+func (l *live) apply(cfg *config.Config, err error) bool {
+	if err == nil {
+		err = checkProfiles(cfg)
+	}
+	if err == nil {
+		l.warnFixed(cfg)
+		err = l.swap(cfg)
+	}
+	if err != nil {
+		l.mu.Lock()
+		l.problem = err
+		l.mu.Unlock()
+		l.log.Error("the changed configuration has mistakes; the old one stays in force", "err", err)
+		return false
+	}
+	l.log.Info("the configuration has been read again")
+	l.changed()
+	return true
 }
 
 // warnFixed names what a running server cannot change.
@@ -161,7 +189,7 @@ func (l *live) followImages(ctx context.Context) {
 			continue
 		}
 		seen = stamp
-		if err := l.swap(l.config()); err != nil {
+		if err := l.swap(nil); err != nil {
 			l.log.Error("the images were not taken over", "err", err)
 			continue
 		}
