@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,7 +83,10 @@ type machine struct {
 	mac  boot.MAC
 	dhcp func(*dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error)
 	addr net.IP // as leased
-	http http.Client
+	// reached waits until a stage is on record. A real machine takes longer for
+	// each than the server to note the one before; this one would not.
+	reached func(boot.Stage)
+	http    http.Client
 }
 
 // lease goes from DISCOVER to ACK as a client of some kind.
@@ -289,7 +293,17 @@ log: {level: warn}
 
 	m := &machine{t: t, mac: boot.MAC{0x52, 0x54, 0, 0, 0, 1}, dhcp: c.exchange}
 	operator := client.New(cfg.Socket)
-	waitForImage(t, operator)
+	eventuallyTrue(t, func() bool {
+		s, err := operator.Status(t.Context())
+		return err == nil && len(s.Images) == 1 && s.Images[0].Version != ""
+	})
+	m.reached = func(s boot.Stage) {
+		t.Helper()
+		eventuallyTrue(t, func() bool {
+			got, err := operator.Machine(t.Context(), "node1")
+			return err == nil && slices.ContainsFunc(got.Boot.Steps, func(x boot.Step) bool { return x.Stage == s })
+		})
+	}
 	scenario(t, m, fmt.Sprintf("http://127.0.1.1:%d", port), fmt.Sprintf("127.0.1.1:%d", port))
 
 	got, err := operator.Machine(t.Context(), "node1")
@@ -321,16 +335,12 @@ log: {level: warn}
 	}
 }
 
-// waitForImage returns when the server answers and has its image.
-func waitForImage(t *testing.T, c *client.Client) {
+// eventuallyTrue waits for what another goroutine does in its own time.
+func eventuallyTrue(t *testing.T, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		s, err := c.Status(t.Context())
-		if err == nil && len(s.Images) == 1 && s.Images[0].Version != "" {
-			return
-		}
+	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("the image is not there: %+v, %v", s, err)
+			t.Fatal("it did not come to that")
 		}
 	}
 }
@@ -350,6 +360,8 @@ func scenario(t *testing.T, m *machine, base, tftpAddr string) {
 		t.Fatalf("loader of %d bytes", len(got))
 	}
 
+	m.reached(boot.Loader)
+
 	ipxe := m.lease(
 		dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001")),
 		dhcpv4.WithUserClass("iPXE", false),
@@ -361,9 +373,17 @@ func scenario(t *testing.T, m *machine, base, tftpAddr string) {
 		t.Errorf("the first script does not ask for the machine's:\n%s", first)
 	}
 	script := m.get(base + "/ipxe?mac=" + m.mac.String() + "&uuid=77000000-0000-4000-8000-525400770010&platform=pcbios&buildarch=i386")
-	m.get(find(t, `kernel (http://\S+)`, script))
-	m.get(find(t, `initrd .*(http://\S+)`, script))
-	m.get(find(t, `coreos\.live\.rootfs_url=(\S+)`, script))
+	for _, f := range []struct {
+		stage boot.Stage
+		url   string
+	}{
+		{boot.Kernel, `kernel (http://\S+)`},
+		{boot.Initrd, `initrd .*(http://\S+)`},
+		{boot.RootFS, `coreos\.live\.rootfs_url=(\S+)`},
+	} {
+		m.get(find(t, f.url, script))
+		m.reached(f.stage)
+	}
 	config := find(t, `ignition\.config\.url=(\S+)`, script)
 
 	// Somebody else on the network cannot have it.
