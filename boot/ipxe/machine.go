@@ -114,7 +114,13 @@ func (h *Handler) wait(q request, inv boot.Inventory, lines ...string) answer {
 // only a claim; the lease is not. Where somebody else gives the addresses,
 // nothing better is known.
 func (h *Handler) holds(a boot.Assignment, inv boot.Inventory) bool {
-	if h.Holder == nil || a.Network == nil || !leased(a.Network) {
+	if h.Holder == nil {
+		return true
+	}
+	if a.Network == nil {
+		return false // from none of the networks: routed here, and no machine that boots
+	}
+	if !leased(a.Network) {
 		return true
 	}
 	mac, ok := h.Holder(inv.Addr)

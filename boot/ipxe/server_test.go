@@ -87,9 +87,10 @@ func TestLinksFollowTheConnection(t *testing.T) {
 // ticket is bound to the address of the connection.
 func TestWholeBootOverTCP(t *testing.T) {
 	w := newWorld(t)
-	w.network = nil
+	w.network = &boot.Network{Name: "lo", Mode: boot.Authoritative, Subnet: netip.MustParsePrefix("127.0.0.0/8")}
 	s, _ := serve(t, w.handler, "127.0.0.1:0")
 	local := netip.MustParseAddr("127.0.0.1")
+	w.leases[local] = node1
 	w.boots.Record(boot.Event{Time: time.Now(), MAC: node1, Stage: boot.Offered})
 	w.boots.Record(boot.Event{Time: time.Now(), MAC: node1, Stage: boot.Leased, Addr: local})
 	m := newSim(func(_, url string) (string, bool) {

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"bootd/boot"
 	"bootd/internal/config"
@@ -78,11 +79,23 @@ func members(c *boot.Catalog, seen []timeline.Seen) []swarm.Machine {
 			MAC: s.MAC, Name: a.Name, BootID: s.Current.ID, Started: s.Current.Started, NodeID: s.Current.Node,
 			Role: a.Profile.Swarm.Role, Labels: a.Profile.Swarm.Labels, Availability: swarm.Availability(a.Profile.Swarm.Availability),
 		}
-		for _, step := range s.Current.Steps {
-			m.Left = m.Left || step.Stage == boot.Left
-			m.Ready = m.Ready || step.Stage == boot.Ready
-		}
+		// When Docker is restarted on a node, the node leaves and joins again
+		// within one boot: what came before the last joining is over.
+		joined := last(s.Current, boot.Joined)
+		m.Left = last(s.Current, boot.Left).After(joined)
+		m.Ready = last(s.Current, boot.Ready).After(joined)
 		out = append(out, m)
 	}
 	return out
+}
+
+// last is when a stage was last reached in a boot; zero if never.
+func last(t *boot.Timeline, s boot.Stage) time.Time {
+	var at time.Time
+	for _, step := range t.Steps {
+		if step.Stage == s && step.Last.After(at) {
+			at = step.Last
+		}
+	}
+	return at
 }
