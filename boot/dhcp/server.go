@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -64,7 +65,10 @@ type Config struct {
 	Link func(iface string) (Link, error)
 }
 
-// Listen binds the interfaces of all authoritative networks.
+// Listen binds the interfaces of all authoritative networks. What cannot be
+// bound is an error; so are interfaces that are not there or have no address,
+// but only when all are like that. One of several may be plugged in later, and
+// Run looks for it.
 func Listen(c Config) (*Server, error) {
 	s := &Server{policy: c.Policy, record: c.Record, log: c.Log, open: c.Open, link: c.Link,
 		reload: make(chan struct{}, 1), ports: map[string]*port{}}
@@ -74,9 +78,16 @@ func Listen(c Config) (*Server, error) {
 	if s.link == nil {
 		s.link = LinkOf
 	}
-	if err := s.reconcile(); err != nil {
+	absent, failed := s.reconcile()
+	if failed == nil && len(s.ports) == 0 {
+		failed = absent
+	}
+	if failed != nil {
 		s.closeAll()
-		return nil, err
+		return nil, failed
+	}
+	if absent != nil {
+		s.log.Error("a network is not served", "err", absent)
 	}
 	return s, nil
 }
@@ -109,8 +120,10 @@ func (s *Server) wanted() map[string][]*boot.Network {
 }
 
 // reconcile opens what is missing and closes what is not wanted. One
-// interface's error does not keep it from the others.
-func (s *Server) reconcile() error {
+// interface's error does not keep it from the others. The first error is of
+// interfaces that are not there or have no address, the second of those that
+// cannot be opened.
+func (s *Server) reconcile() (absent, failed error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wanted := s.wanted()
@@ -120,11 +133,11 @@ func (s *Server) reconcile() error {
 			s.closeLocked(p)
 		}
 	}
-	var failed error
-	for name, networks := range wanted {
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		networks := wanted[name]
 		link, err := s.usable(name, networks)
 		if err != nil {
-			failed = errors.Join(failed, err)
+			absent = errors.Join(absent, err)
 			continue
 		}
 		if p := s.ports[name]; p != nil {
@@ -147,7 +160,7 @@ func (s *Server) reconcile() error {
 		s.ports[name] = p
 		s.log.Info("answering", "interface", name)
 	}
-	return failed
+	return absent, failed
 }
 
 // usable describes an interface, or says why it cannot serve its networks.
@@ -204,7 +217,7 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		text := ""
-		if err := s.reconcile(); err != nil {
+		if err := errors.Join(s.reconcile()); err != nil {
 			if text = err.Error(); text != said {
 				s.log.Error("a network is not served", "err", err)
 			}

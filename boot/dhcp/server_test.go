@@ -405,6 +405,7 @@ func TestListenRefuses(t *testing.T) {
 		{"wrong address", []boot.Network{far}, onlyEth1, "no address in 10.9.0.0/24"},
 		{"behind a relay", []boot.Network{far, own}, onlyEth1, ""},
 		{"no interface", []boot.Network{network("x", "eth8", "10.8.0.0/24", boot.Authoritative)}, onlyEth1, "network x: there is no interface eth8"},
+		{"one of two interfaces", []boot.Network{lab, network("x", "eth8", "10.8.0.0/24", boot.Authoritative)}, onlyEth1, ""},
 		{"nothing to serve", []boot.Network{network("x", "eth8", "10.8.0.0/24", boot.Off)}, onlyEth1, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
