@@ -30,16 +30,24 @@ type live struct {
 	changed func() // told after each swap; set before Run
 
 	swapping sync.Mutex
+	fetch    chan struct{} // holds one wish to look for missing images
 
 	cat     atomic.Pointer[boot.Catalog]
-	mu      sync.Mutex // guards cfg and problem
+	mu      sync.Mutex // guards those below
 	cfg     *config.Config
-	problem error // of the configuration on disk, when an older one is in force
+	problem error         // of the configuration on disk, when an older one is in force
+	asked   map[wish]bool // what machines asked for and the store did not have
 }
+
+// A wish is for an image for a processor: x86_64, aarch64; empty: whatever the
+// configuration says.
+type wish struct{ image, cpu string }
 
 // newLive makes the first catalog.
 func newLive(cfg *config.Config, images *assets.Store, log *slog.Logger) (*live, error) {
-	l := &live{images: images, log: log, cfg: cfg, changed: func() {}, loaders: findLoaders(cfg)}
+	l := &live{images: images, log: log, cfg: cfg, changed: func() {}, loaders: findLoaders(cfg),
+		fetch: make(chan struct{}, 1), asked: map[wish]bool{}}
+	l.lookForImages()
 	if len(l.loaders.List()) == 0 {
 		log.Warn("no iPXE loaders were found; machines without iPXE in their ROM cannot boot: install the package ipxe, or set loaders in bootd.yaml")
 	}
@@ -101,17 +109,11 @@ func (l *live) swap(next *config.Config) error {
 func (l *live) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	defer parts.Wait()
-	fetch := make(chan struct{}, 1)
-	fetch <- struct{}{}
-	parts.Go(func() { l.fetchMissing(ctx, fetch) })
+	parts.Go(func() { l.fetchMissing(ctx) })
 	parts.Go(func() { l.followImages(ctx) })
 	err := config.Watch(ctx, l.config(), func(cfg *config.Config, err error) {
-		if !l.apply(cfg, err) {
-			return
-		}
-		select {
-		case fetch <- struct{}{}:
-		default:
+		if l.apply(cfg, err) {
+			l.lookForImages()
 		}
 	})
 	if err != nil && ctx.Err() == nil {
@@ -178,6 +180,7 @@ func (l *live) followImages(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	seen, _ := l.images.Stamp() // an error shows at the next look
+	said := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -188,19 +191,76 @@ func (l *live) followImages(ctx context.Context) {
 		if err != nil || stamp == seen {
 			continue
 		}
-		seen = stamp
 		if err := l.swap(nil); err != nil {
-			l.log.Error("the images were not taken over", "err", err)
+			if failed := err.Error(); failed != said {
+				l.log.Error("the images were not taken over; it will be tried again", "err", err)
+				said = failed
+			}
 			continue
 		}
+		seen, said = stamp, ""
 		l.changed()
 	}
+}
+
+// lookForImages makes fetchMissing look again.
+func (l *live) lookForImages() {
+	select {
+	case l.fetch <- struct{}{}:
+	default:
+	}
+}
+
+// image returns an image for a machine that asks. One that is missing is
+// fetched: that a rack has machines with another processor shows when the first
+// of them asks.
+func (l *live) image(name, cpu string) (boot.Image, bool) {
+	i, ok := l.catalog().Image(name, cpu)
+	if ok {
+		return i, true
+	}
+	w := wish{name, cpu}
+	l.mu.Lock()
+	known := l.asked[w]
+	l.asked[w] = true // as many as profiles name images, times the processors
+	l.mu.Unlock()
+	if !known {
+		l.lookForImages()
+	}
+	return i, false
+}
+
+// wishes lists the images that profiles name, and those that machines have asked
+// for and did not get.
+func (l *live) wishes() []wish {
+	cfg := l.config()
+	var out []wish
+	for _, name := range imageNames(cfg) {
+		out = append(out, wish{image: name})
+		l.mu.Lock()
+		for _, cpu := range []string{"x86_64", "aarch64"} {
+			// An image that is declared file by file is for one processor.
+			if l.asked[wish{name, cpu}] && !declared(cfg, name) {
+				out = append(out, wish{name, cpu})
+			}
+		}
+		l.mu.Unlock()
+	}
+	return out
+}
+
+// declared reports whether the configuration says where each file of an image
+// is.
+func declared(cfg *config.Config, name string) bool {
+	return slices.ContainsFunc(cfg.Images, func(s config.ImageSource) bool {
+		return s.Name == name && (s.Path != "" || s.Kernel != nil)
+	})
 }
 
 // fetchMissing gets what profiles name and the store does not have, so that a
 // new configuration needs no second step. Local directories are compared with
 // what is there each time; others are fetched anew by `bootd asset fetch` only.
-func (l *live) fetchMissing(ctx context.Context, again <-chan struct{}) {
+func (l *live) fetchMissing(ctx context.Context) {
 	const least, most = 30 * time.Second, time.Hour
 	wait := least
 	retry := time.NewTimer(most)
@@ -209,38 +269,43 @@ func (l *live) fetchMissing(ctx context.Context, again <-chan struct{}) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-again:
+		case <-l.fetch:
 			wait = least
 		case <-retry.C:
 		}
-		cfg := l.config()
 		failed := false
-		for _, name := range imageNames(cfg) {
-			src, err := imageSource(cfg, name, "")
-			_, local := src.(assets.Dir)
-			_, there := l.catalog().Image(name, "")
-			if err == nil && there && !local {
-				continue
-			}
-			if err == nil {
-				l.log.Info("looking after an image", "image", name)
-				_, err = l.images.Fetch(ctx, src, nil)
-			}
-			if err == nil || ctx.Err() != nil {
-				continue
-			}
-			failed = true
-			if there {
-				l.log.Warn("an image cannot be compared with its directory; the one in the store is used", "image", name, "err", err, "next_try", wait)
-			} else {
-				l.log.Error("an image is missing; machines that need it wait", "image", name, "err", err, "next_try", wait)
-			}
+		for _, w := range l.wishes() {
+			failed = !l.fetchOne(ctx, w, wait) || failed
 		}
 		if failed {
 			retry.Reset(wait)
 			wait = min(2*wait, most)
 		}
 	}
+}
+
+// fetchOne fetches an image unless it is there, and reports whether it is as it
+// should be; next is for the log, when it will be tried again.
+func (l *live) fetchOne(ctx context.Context, w wish, next time.Duration) bool {
+	src, err := imageSource(l.config(), w.image, w.cpu)
+	_, local := src.(assets.Dir)
+	_, there := l.catalog().Image(w.image, w.cpu)
+	if err == nil && there && !local {
+		return true
+	}
+	if err == nil {
+		l.log.Info("looking after an image", "image", w.image, "cpu", w.cpu)
+		_, err = l.images.Fetch(ctx, src, nil)
+	}
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return true
+	case there:
+		l.log.Warn("an image cannot be compared with its directory; the one in the store is used", "image", w.image, "err", err, "next_try", next)
+	default:
+		l.log.Error("an image is missing; machines that need it wait", "image", w.image, "cpu", w.cpu, "err", err, "next_try", next)
+	}
+	return false
 }
 
 // imageNames are the images that profiles and machines name.

@@ -115,6 +115,7 @@ func familyOf(cfg *config.Config, image string) boot.Family {
 // one, and returns what Butane and Ignition find wrong as mistakes.
 func checkProfiles(cfg *config.Config) error {
 	var mistakes config.Mistakes
+	var failed error
 	seen := map[string]bool{}
 	check := func(p *boot.Profile) {
 		family := familyOf(cfg, p.Image)
@@ -123,7 +124,10 @@ func checkProfiles(cfg *config.Config) error {
 		}
 		var invalid *ignition.Invalid
 		_, err := ignition.Prepare(p, family)
-		if !errors.As(err, &invalid) {
+		if err != nil && !errors.As(err, &invalid) {
+			failed = errors.Join(failed, fmt.Errorf("cannot translate profile %s: %w", p.Name, err))
+		}
+		if invalid == nil {
 			return
 		}
 		for _, e := range invalid.Entries {
@@ -141,7 +145,7 @@ func checkProfiles(cfg *config.Config) error {
 		check(cfg.Catalog.Effective(m))
 	}
 	if len(mistakes) == 0 {
-		return nil
+		return failed
 	}
 	mistakes.Sort()
 	return mistakes

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"bootd/boot"
 	"bootd/boot/dhcp"
@@ -38,7 +42,10 @@ type segments struct {
 
 // A segment is what runs for one address.
 type segment struct {
-	parts  []service
+	parts  []service // all are needed
+	router service   // answers for IPv6 routers; machines boot without it, only later; may be nil
+	iface  string
+	index  int                // of the interface; 0: unknown
 	cancel context.CancelFunc // nil: not started
 	done   chan struct{}
 }
@@ -59,36 +66,52 @@ func (s *segments) reload() {
 }
 
 // reconcile binds the addresses that are missing and gives up those that no
-// network has any more.
-func (s *segments) reconcile() error {
+// network has any more. The first error is of networks whose interface is not
+// there or has no address, the second of what cannot be bound.
+func (s *segments) reconcile() (absent, failed error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wanted := map[netip.Addr]string{}
-	var failed error
 	for _, n := range s.live.catalog().Networks {
 		addr, err := serverAddr(&n)
 		if err != nil {
-			failed = errors.Join(failed, err)
+			absent = errors.Join(absent, err)
 			continue
 		}
 		wanted[addr] = n.Interface
 	}
 	for addr, seg := range s.open {
-		if _, ok := wanted[addr]; !ok {
+		// What listens on an interface hears nothing of another that has taken
+		// its name and address.
+		if iface, ok := wanted[addr]; !ok || indexOf(iface) != seg.index {
 			seg.stop()
 			delete(s.open, addr)
 		}
 	}
-	for addr, iface := range wanted {
+	for _, addr := range slices.SortedFunc(maps.Keys(wanted), netip.Addr.Compare) {
 		if s.open[addr] != nil {
 			continue
 		}
-		seg, err := s.bind(addr, iface)
+		seg, err := s.bind(addr, wanted[addr])
 		if err != nil {
 			failed = errors.Join(failed, err)
 			continue
 		}
 		s.open[addr] = seg
+	}
+	return absent, failed
+}
+
+// listen binds the addresses of all networks. What cannot be bound is an error.
+// A network without its interface is one only when there is no other: the card
+// may be plugged in later, and Run looks for it.
+func (s *segments) listen() error {
+	absent, failed := s.reconcile()
+	if failed == nil && len(s.open) == 0 {
+		failed = absent
+	}
+	if failed != nil {
+		s.close()
 	}
 	return failed
 }
@@ -114,7 +137,7 @@ func (s *segments) bind(addr netip.Addr, iface string) (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	seg := &segment{parts: []service{web}}
+	seg := &segment{parts: []service{web}, iface: iface, index: indexOf(iface)}
 	files, err := tftp.Listen(netip.AddrPortFrom(addr, s.tftp), tftp.Config{
 		Loaders: s.live.loaders,
 		Overlay: s.overlay,
@@ -127,24 +150,35 @@ func (s *segments) bind(addr netip.Addr, iface string) (*segment, error) {
 		return nil, err
 	}
 	seg.parts = append(seg.parts, files)
-	if _, err := net.InterfaceByName(iface); err == nil {
+	if seg.index != 0 {
 		router, err := ra.Listen(iface, s.log.With("part", "ra"))
 		if err != nil {
-			// Machines boot without it, only later.
-			s.log.Warn("iPXE will wait 15 seconds for an IPv6 router", "interface", iface, "err", err)
+			s.noRouter(iface, err)
 		} else {
-			seg.parts = append(seg.parts, router)
+			seg.router = router
 		}
 	}
 	return seg, nil
 }
 
+func (s *segments) noRouter(iface string, err error) {
+	s.log.Warn("iPXE will wait 15 seconds for an IPv6 router", "interface", iface, "err", err)
+}
+
+// indexOf is the interface's number; 0 if there is none of that name.
+func indexOf(iface string) int {
+	i, err := net.InterfaceByName(iface)
+	if err != nil {
+		return 0
+	}
+	return i.Index
+}
+
 // abandon closes the ports of a segment that is not going to run.
 func (seg *segment) abandon() {
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	for _, p := range seg.parts {
-		_ = p.Run(ended) // only closes
+	abandon(seg.parts...)
+	if seg.router != nil {
+		abandon(seg.router)
 	}
 }
 
@@ -157,21 +191,33 @@ func (seg *segment) stop() {
 	<-seg.done
 }
 
-// start runs the parts. A part that fails is reported through fail.
-func (seg *segment) start(ctx context.Context, fail func(error)) {
+// start runs the parts. When one fails all end, and lost is told why; without
+// the router the others go on, and alone is told.
+func (seg *segment) start(ctx context.Context, lost, alone func(error)) {
 	ctx, seg.cancel = context.WithCancel(ctx)
 	seg.done = make(chan struct{})
-	var parts sync.WaitGroup
+	group, ctx := errgroup.WithContext(ctx)
 	for _, p := range seg.parts {
-		parts.Go(func() {
+		group.Go(func() error {
 			if err := p.Run(ctx); err != nil {
-				fail(fmt.Errorf("%s: %w", p, err))
+				return fmt.Errorf("%s: %w", p, err)
 			}
+			return nil
+		})
+	}
+	if seg.router != nil {
+		group.Go(func() error {
+			if err := seg.router.Run(ctx); err != nil {
+				alone(err)
+			}
+			return nil
 		})
 	}
 	go func() {
-		parts.Wait()
-		close(seg.done)
+		defer close(seg.done)
+		if err := group.Wait(); err != nil {
+			lost(err)
+		}
 	}()
 }
 
@@ -185,41 +231,55 @@ func (s *segments) close() {
 	}
 }
 
-// Run serves until ctx ends or a part fails.
+// Run serves until ctx ends. An address whose servers fail, because its
+// interface has gone or anything else, is bound again a little later; the
+// others do not notice.
 func (s *segments) Run(ctx context.Context) error {
 	defer s.close()
-	failed := make(chan error, 1)
-	fail := func(err error) {
-		select {
-		case failed <- err:
-		default:
-		}
-	}
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
 	said := ""
 	for {
-		s.mu.Lock()
-		for _, seg := range s.open {
-			if seg.cancel == nil {
-				seg.start(ctx, fail)
-			}
-		}
-		s.mu.Unlock()
+		s.start(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-failed:
-			return err
 		case <-s.again:
 		case <-tick.C:
 		}
+		s.drop()
 		text := ""
-		if err := s.reconcile(); err != nil {
+		if err := errors.Join(s.reconcile()); err != nil {
 			if text = err.Error(); text != said {
 				s.log.Error("a network is not served", "err", err)
 			}
 		}
 		said = text
+	}
+}
+
+// start runs the segments that do not run yet.
+func (s *segments) start(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for addr, seg := range s.open {
+		if seg.cancel == nil {
+			seg.start(ctx,
+				func(err error) { s.log.Error("an address is not served for a moment", "addr", addr, "err", err) },
+				func(err error) { s.noRouter(seg.iface, err) })
+		}
+	}
+}
+
+// drop forgets the segments that have ended, so that they are bound again.
+func (s *segments) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for addr, seg := range s.open {
+		select {
+		case <-seg.done:
+			delete(s.open, addr)
+		default: // it runs; or it has not begun, and done is nil
+		}
 	}
 }

@@ -138,7 +138,7 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 	var handler *ipxe.Handler
 	handler = ipxe.New(ipxe.Config{
 		Assign: func(inv boot.Inventory) (boot.Assignment, error) { return live.assign(inv, record) },
-		Image:  func(name, cpu string) (boot.Image, bool) { return live.catalog().Image(name, cpu) },
+		Image:  live.image,
 		Render: func(ctx context.Context, req ipxe.RenderRequest) ([]byte, error) {
 			return renderer.render(ctx, req, live.family(req.Assignment))
 		},
@@ -168,13 +168,13 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		return err
 	}
 	segments := newSegments(cfg, live, handler, record.Record, log)
-	if err := segments.reconcile(); err != nil {
-		segments.close()
+	if err := segments.listen(); err != nil {
+		abandon(answers)
 		return err
 	}
 	operators, err := api.Listen(cfg.Socket, api.New(apiConfig(cfg, live, record, leases, members, log)), log)
 	if err != nil {
-		segments.close()
+		abandon(answers, segments)
 		return err
 	}
 	live.changed = func() {
@@ -183,24 +183,29 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		segments.reload()
 		nudge()
 	}
-	services := []service{record, answers, segments, live, operators}
+	services := []service{answers, segments, live, operators}
 	if members != nil {
 		services = append(services, members)
 	}
-	return runAll(ctx, log, services)
+	return runAll(ctx, log, record, services)
 }
 
 // runAll runs the services until ctx ends or one of them fails, and returns when
-// all have ended.
-func runAll(ctx context.Context, log *slog.Logger, services []service) error {
+// all have ended. The record runs until after the others, since they add to it
+// to their end.
+func runAll(ctx context.Context, log *slog.Logger, record service, services []service) error {
+	run := func(ctx context.Context, s service) error {
+		if err := s.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+		return nil
+	}
+	recording, stop := context.WithCancel(context.WithoutCancel(ctx))
+	recorded := make(chan error, 1)
+	go func() { recorded <- run(recording, record) }()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range services {
-		group.Go(func() error {
-			if err := s.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
-				return fmt.Errorf("%s: %w", s, err)
-			}
-			return nil
-		})
+		group.Go(func() error { return run(ctx, s) })
 	}
 	log.Info("ready")
 	// Outside systemd this does nothing.
@@ -208,8 +213,19 @@ func runAll(ctx context.Context, log *slog.Logger, services []service) error {
 		log.Warn("systemd was not told that bootd is ready", "err", err)
 	}
 	err := group.Wait()
+	stop()
+	err = errors.Join(err, <-recorded)
 	log.Info("stopped")
 	return err
+}
+
+// abandon closes what has been opened for services that are not going to run.
+func abandon(services ...service) {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, s := range services {
+		_ = s.Run(ended) // only closes
+	}
 }
 
 func closing(f func() error, what string, log *slog.Logger) {
