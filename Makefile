@@ -36,10 +36,11 @@ demo: build
 demo-down: build
 	$(SUDO) $(BOOTD) lab down
 
-# The tests that need root, and those that boot real machines in QEMU.
+# All tests again, as root and with every program installed that some of them
+# use, then those that boot real machines in QEMU.
 e2e: build
 	$(SUDO) $(BOOTD) lab install --tests
-	$(SUDO) env "PATH=$$PATH" BOOTD=$(CURDIR)/$(BOOTD) CGO_ENABLED=0 $(GO) test -count=1 -timeout 30m ./boot/dhcp/... ./internal/swarm/...
+	$(SUDO) env "PATH=$$PATH" BOOTD=$(CURDIR)/$(BOOTD) CGO_ENABLED=0 $(GO) test -count=1 -timeout 30m ./...
 	$(SUDO) env "PATH=$$PATH" BOOTD=$(CURDIR)/$(BOOTD) CGO_ENABLED=0 $(GO) test -count=1 -timeout 45m -v -tags e2e ./internal/lab/...
 
 FUZZTIME ?= 30s

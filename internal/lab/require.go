@@ -41,6 +41,10 @@ func Requirements() []Requirement {
 		{"strip", "binutils", "shrinking kernel modules", false},
 		{"dnsmasq", "dnsmasq-base", "the boot server that bootd is compared with", true},
 		{"nginx", "nginx-light", "the same", true},
+		{"busybox", "busybox-static", "its DHCP client, and its shell for what runs on nodes", true},
+		{"curl", "curl", "its TFTP and HTTP client, and what runs on nodes", true},
+		{"gpg", "gnupg", "signing images as their makers do", true},
+		{"shellcheck", "shellcheck", "what runs on nodes", true},
 	}
 }
 
