@@ -33,6 +33,7 @@ var may = map[string][]string{
 	"internal/config":   {"boot"},
 	"internal/store":    {},
 	"internal/timeline": {"boot", "internal/store"},
+	"internal/override": {"boot", "internal/store"},
 	"internal/swarm":    {"boot"},
 	"internal/api":      {"boot"},
 	"internal/client":   {"boot", "internal/api"},
@@ -42,7 +43,7 @@ var may = map[string][]string{
 	// The only place that knows everything.
 	"cmd/bootd": {
 		"boot", "boot/lease", "boot/dhcp", "boot/tftp", "boot/ra", "boot/ipxe", "ignition", "assets",
-		"internal/config", "internal/store", "internal/timeline", "internal/swarm",
+		"internal/config", "internal/store", "internal/timeline", "internal/override", "internal/swarm",
 		"internal/api", "internal/client", "internal/lab",
 	},
 }
