@@ -128,12 +128,12 @@ func (c *Catalog) Assign(inv Inventory) (Assignment, error) {
 	a := Assignment{Inventory: inv, Network: c.NetworkOf(inv.Addr)}
 	m, rival := c.match(inv)
 	if rival != nil {
-		a.Name = fallbackName(inv)
+		a.Name = FallbackName(inv.MAC)
 		return a, fmt.Errorf("machine %s matches both %q (%s) and %q (%s) equally well; add to one of them a key that only it has",
 			inv.MAC, m.Name, m.Origin, rival.Name, rival.Origin)
 	}
 	if m == nil {
-		a.Name = fallbackName(inv)
+		a.Name = FallbackName(inv.MAC)
 		a.Profile = c.Profiles[c.Unknown]
 		return a, nil
 	}
@@ -143,7 +143,7 @@ func (c *Catalog) Assign(inv Inventory) (Assignment, error) {
 	if m.name != nil {
 		name, err := RenderName(m.name, inv)
 		if err != nil {
-			a.Name = fallbackName(inv)
+			a.Name = FallbackName(inv.MAC)
 			return a, fmt.Errorf("machine %s: name of %s: %w", inv.MAC, m.Origin, err)
 		}
 		a.Name = name
@@ -183,9 +183,8 @@ func (c *Catalog) match(inv Inventory) (best, rival *entry) {
 	return best, rival
 }
 
-func fallbackName(inv Inventory) string {
-	return "node-" + strings.ReplaceAll(inv.MAC.String(), ":", "")
-}
+// FallbackName is the host name of a machine that nobody has named.
+func FallbackName(mac MAC) string { return "node-" + strings.ReplaceAll(mac.String(), ":", "") }
 
 // NetworkOf returns the network that addr lies in, or nil.
 func (c *Catalog) NetworkOf(addr netip.Addr) *Network {

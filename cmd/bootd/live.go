@@ -17,6 +17,7 @@ import (
 	"bootd/assets"
 	"bootd/boot"
 	"bootd/internal/config"
+	"bootd/internal/override"
 	"bootd/internal/timeline"
 )
 
@@ -24,10 +25,11 @@ import (
 // and the images that are there, joined into one catalog that is swapped when
 // either changes.
 type live struct {
-	images  *assets.Store
-	loaders assets.Loaders
-	log     *slog.Logger
-	changed func() // told after each swap; set before Run
+	images    *assets.Store
+	loaders   assets.Loaders
+	overrides *override.Overrides
+	log       *slog.Logger
+	changed   func() // told after each swap; set before Run
 
 	swapping sync.Mutex
 	fetch    chan struct{} // holds one wish to look for missing images
@@ -44,8 +46,8 @@ type live struct {
 type wish struct{ image, cpu string }
 
 // newLive makes the first catalog.
-func newLive(cfg *config.Config, images *assets.Store, log *slog.Logger) (*live, error) {
-	l := &live{images: images, log: log, cfg: cfg, changed: func() {}, loaders: findLoaders(cfg),
+func newLive(cfg *config.Config, images *assets.Store, overrides *override.Overrides, log *slog.Logger) (*live, error) {
+	l := &live{images: images, overrides: overrides, log: log, cfg: cfg, changed: func() {}, loaders: findLoaders(cfg),
 		fetch: make(chan struct{}, 1), asked: map[wish]bool{}}
 	l.lookForImages()
 	if len(l.loaders.List()) == 0 {
@@ -74,8 +76,17 @@ func findLoaders(cfg *config.Config) assets.Loaders {
 	return assets.FindLoaders(append(dirs, filepath.Join(cfg.StateDir, "loaders"))...)
 }
 
-// swap puts a configuration in force, with the images that are there now; nil
-// keeps the one in force and takes over the images.
+// again makes a new catalog because orders or images have changed.
+func (l *live) again() error {
+	if err := l.swap(nil); err != nil {
+		return err
+	}
+	l.changed()
+	return nil
+}
+
+// swap puts a configuration in force, with the images and orders that are there
+// now; nil keeps the one in force and takes over the rest.
 func (l *live) swap(next *config.Config) error {
 	// Files and images change at their own times. One swap after the other, or
 	// the older configuration could come back.
@@ -90,7 +101,12 @@ func (l *live) swap(next *config.Config) error {
 		l.log.Warn("some images cannot be used", "err", err)
 	}
 	c := cfg.Catalog
-	catalog, err := boot.NewCatalog(boot.Catalog{Networks: c.Networks, Profiles: c.Profiles, Machines: c.Machines, Unknown: c.Unknown, Images: images})
+	entries, ignored := approved(l.overrides.All(), c)
+	for _, why := range ignored {
+		l.log.Warn("an order is not carried out", "reason", why)
+	}
+	catalog, err := boot.NewCatalog(boot.Catalog{Networks: c.Networks, Profiles: c.Profiles, Unknown: c.Unknown, Images: images,
+		Machines: slices.Concat(c.Machines, entries)})
 	if err != nil {
 		return err
 	}
@@ -191,7 +207,7 @@ func (l *live) followImages(ctx context.Context) {
 		if err != nil || stamp == seen {
 			continue
 		}
-		if err := l.swap(nil); err != nil {
+		if err := l.again(); err != nil {
 			if failed := err.Error(); failed != said {
 				l.log.Error("the images were not taken over; it will be tried again", "err", err)
 				said = failed
@@ -199,7 +215,6 @@ func (l *live) followImages(ctx context.Context) {
 			continue
 		}
 		seen, said = stamp, ""
-		l.changed()
 	}
 }
 

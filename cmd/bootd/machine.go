@@ -22,6 +22,7 @@ func (a *app) api() *client.Client {
 
 func (a *app) machineCommand() *cobra.Command {
 	c := &cobra.Command{Use: "machine", Short: "the machines and their boots"}
+	group(c, a.orderCommands()...)
 	return group(c,
 		&cobra.Command{
 			Use: "list", Short: "where each machine is", Args: exactly(),
@@ -155,6 +156,9 @@ func (a *app) machine(m api.Machine) error {
 		if f[1] != "" {
 			fmt.Fprintf(a.out, "  %-13s %s\n", f[0], f[1])
 		}
+	}
+	for _, line := range ordersOf(m.Ordered) {
+		fmt.Fprintf(a.out, "  %-13s %s\n", "ordered", line)
 	}
 	if m.Boot == nil {
 		_, err := fmt.Fprintln(a.out, "  it has not been seen yet")

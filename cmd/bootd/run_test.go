@@ -16,9 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"bootd/assets"
 	"bootd/boot"
 	"bootd/internal/config"
+	"bootd/internal/override"
+	"bootd/internal/store"
 )
 
 var silent = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -147,15 +148,30 @@ func segmentsOf(t *testing.T, networks string, port int) *segments {
 	state := t.TempDir()
 	cfg := site(t, map[string]string{"bootd.yaml": "state_dir: " + state + "\nnetworks:\n" + networks})
 	cfg.HTTPPort, cfg.TFTPPort = port, port
-	images, err := assets.Open(filepath.Join(state, "assets"))
+	return newSegments(cfg, liveOf(t, cfg), http.NotFoundHandler(), func(boot.Event) {}, silent)
+}
+
+// liveOf is what a server with a configuration goes by.
+func liveOf(t *testing.T, cfg *config.Config) *live {
+	t.Helper()
+	images, err := openAssets(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := newLive(cfg, images, silent)
+	db, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(cfg.StateDir, "store"), Log: silent})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newSegments(cfg, l, http.NotFoundHandler(), func(boot.Event) {}, silent)
+	t.Cleanup(func() { db.Close() })
+	overrides, err := override.Load(t.Context(), db, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := newLive(cfg, images, overrides, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // An image for a processor that nobody thought of is looked for when the first
@@ -172,14 +188,7 @@ func TestWishes(t *testing.T) {
 		"profiles/worker.yaml": "name: worker\nimage: fedora-coreos/stable\n",
 		"profiles/lab.yaml":    "name: lab\nimage: lab\n",
 	})
-	images, err := assets.Open(filepath.Join(state, "assets"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := newLive(cfg, images, silent)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := liveOf(t, cfg)
 	for _, name := range []string{"fedora-coreos/stable", "lab", "nobody/names-it"} {
 		if _, ok := l.image(name, "aarch64"); ok {
 			t.Errorf("image %s is there", name)

@@ -21,6 +21,7 @@ import (
 	"bootd/boot/lease"
 	"bootd/internal/api"
 	"bootd/internal/config"
+	"bootd/internal/override"
 	"bootd/internal/store"
 	"bootd/internal/swarm"
 	"bootd/internal/timeline"
@@ -115,7 +116,11 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
-	live, err := newLive(cfg, images, log)
+	overrides, err := override.Load(ctx, db, log)
+	if err != nil {
+		return err
+	}
+	live, err := newLive(cfg, images, overrides, log)
 	if err != nil {
 		return err
 	}
@@ -172,7 +177,7 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		abandon(answers)
 		return err
 	}
-	operators, err := api.Listen(cfg.Socket, api.New(apiConfig(cfg, live, record, leases, members, log)), log)
+	operators, err := api.Listen(cfg.Socket, api.New(apiConfig(live, &orders{live, overrides, record, leases}, members, log)), log)
 	if err != nil {
 		abandon(answers, segments)
 		return err

@@ -12,19 +12,21 @@ import (
 	"bootd/boot"
 	"bootd/boot/lease"
 	"bootd/internal/api"
-	"bootd/internal/config"
+	"bootd/internal/override"
 	"bootd/internal/swarm"
 	"bootd/internal/timeline"
 )
 
 // apiConfig answers operators from the parts of the server.
-func apiConfig(cfg *config.Config, l *live, record *timeline.Recorder, leases *lease.Table, s *swarm.Swarm, log *slog.Logger) api.Config {
+func apiConfig(l *live, o *orders, s *swarm.Swarm, log *slog.Logger) api.Config {
+	record, leases := o.record, o.leases
 	started := time.Now()
 	c := api.Config{
 		Status:   func() api.Status { return status(l, s, started) },
-		Machines: func() []api.Machine { return machines(l.catalog(), record.Machines(), time.Now()) },
+		Machines: func() []api.Machine { return machines(l.catalog(), record.Machines(), o.overrides, time.Now()) },
 		Boots:    record.Boots,
 		Leases:   func() []api.Lease { return leaseList(leases.All(), time.Now()) },
+		Orders:   o,
 		Record: func(ctx context.Context, e boot.Event) error {
 			_, err := record.Commit(ctx, e)
 			return err
@@ -67,12 +69,13 @@ func status(l *live, s *swarm.Swarm, started time.Time) api.Status {
 
 // machines joins the entries of the catalog with the machines that have been
 // seen.
-func machines(c *boot.Catalog, seen []timeline.Seen, now time.Time) []api.Machine {
+func machines(c *boot.Catalog, seen []timeline.Seen, orders *override.Overrides, now time.Time) []api.Machine {
 	var out []api.Machine
 	met := map[*boot.Machine]bool{}
 	for _, s := range seen {
 		a, err := c.Assign(s.Inventory)
 		m := api.Machine{Name: a.Name, MAC: s.MAC, Inventory: s.Inventory, FirstSeen: s.First, LastSeen: s.Last, Addr: s.Inventory.Addr}
+		m.Ordered = ordered(orders.Get(s.MAC))
 		if a.Machine != nil {
 			met[a.Machine] = true
 			m.Entry = a.Machine.Origin.String()
@@ -93,7 +96,7 @@ func machines(c *boot.Catalog, seen []timeline.Seen, now time.Time) []api.Machin
 		case err != nil:
 			m.Waits = err.Error()
 		case a.Profile == nil && m.Boot != nil:
-			m.Waits = "no entry matches it: write one in machines/*.yaml, or set unknown: PROFILE in bootd.yaml"
+			m.Waits = "no entry matches it: bootd machine approve " + s.MAC.String() + " --profile PROFILE, or write one in machines/*.yaml"
 		}
 		out = append(out, m)
 	}
@@ -104,12 +107,34 @@ func machines(c *boot.Catalog, seen []timeline.Seen, now time.Time) []api.Machin
 		m := api.Machine{Name: e.Name, Profile: e.Profile, Entry: e.Origin.String(), Addr: e.IP}
 		if len(e.Match.MAC) > 0 {
 			m.MAC = e.Match.MAC[0]
+			m.Ordered = ordered(orders.Get(m.MAC))
 		}
 		out = append(out, m)
 	}
 	slices.SortFunc(out, func(a, b api.Machine) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), slices.Compare(a.MAC[:], b.MAC[:]))
 	})
+	return out
+}
+
+// ordered is what operators have ordered for a machine; nil if nothing.
+func ordered(o override.Override) *api.Ordered {
+	out := &api.Ordered{}
+	if a := o.Approved; a != nil {
+		out.Approved = &api.Approval{Name: a.Name, Profile: a.Profile}
+	}
+	if n := o.Next; n != nil {
+		out.Next, out.NextBoot = n.Profile, n.Boot
+	}
+	if h := o.Held; h != nil {
+		out.Held, out.Reason = h.Availability, h.Reason
+	}
+	if i := o.Install; i != nil {
+		out.Install = !i.Wanted.IsZero()
+	}
+	if *out == (api.Ordered{}) {
+		return nil
+	}
 	return out
 }
 

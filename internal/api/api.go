@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -24,6 +23,7 @@ type Config struct {
 	Boots    func(context.Context, boot.MAC) ([]boot.Timeline, error) // newest first
 	Leases   func() []Lease
 	Nodes    func(context.Context) ([]Node, error) // nil: there is no swarm
+	Orders   Orders
 	Record   func(context.Context, boot.Event) error
 	// Past returns the events after the one numbered seq that are still kept,
 	// in order.
@@ -48,13 +48,19 @@ const eventsPath = "/v1/events"
 // routes is everything there is, but for the stream of events.
 func (a *api) routes() map[string]map[string]handler {
 	return map[string]map[string]handler{
-		"/v1/status":              {http.MethodGet: func(*http.Request) (any, error) { return a.Status(), nil }},
-		"/v1/machines":            {http.MethodGet: func(*http.Request) (any, error) { return nonNil(a.Machines()), nil }},
-		"/v1/machines/{id}":       {http.MethodGet: func(r *http.Request) (any, error) { return a.machine(r.PathValue("id")) }},
-		"/v1/machines/{id}/boots": {http.MethodGet: a.boots},
-		"/v1/leases":              {http.MethodGet: func(*http.Request) (any, error) { return nonNil(a.Leases()), nil }},
-		"/v1/swarm/nodes":         {http.MethodGet: a.nodes},
-		eventsPath:                {http.MethodPost: a.record},
+		"/v1/status":   {http.MethodGet: func(*http.Request) (any, error) { return a.Status(), nil }},
+		"/v1/machines": {http.MethodGet: func(*http.Request) (any, error) { return nonNil(a.Machines()), nil }},
+		"/v1/machines/{id}": {
+			http.MethodGet:    func(r *http.Request) (any, error) { return a.machine(r.PathValue("id")) },
+			http.MethodDelete: a.forget,
+		},
+		"/v1/machines/{id}/boots":   {http.MethodGet: a.boots},
+		"/v1/machines/{id}/approve": {http.MethodPost: a.approve},
+		"/v1/machines/{id}/next":    {http.MethodPut: a.next, http.MethodDelete: a.next},
+		"/v1/machines/{id}/install": {http.MethodPut: a.install, http.MethodDelete: a.install},
+		"/v1/leases":                {http.MethodGet: func(*http.Request) (any, error) { return nonNil(a.Leases()), nil }},
+		"/v1/swarm/nodes":           {http.MethodGet: a.nodes},
+		eventsPath:                  {http.MethodPost: a.record},
 	}
 }
 
@@ -197,14 +203,9 @@ func (a *api) nodes(r *http.Request) (any, error) {
 // record lets the operator's tools note what bootd cannot see itself: that a
 // machine was switched on.
 func (a *api) record(r *http.Request) (any, error) {
-	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxBody))
-	d.DisallowUnknownFields()
-	var e boot.Event
-	if err := d.Decode(&e); err != nil {
-		return nil, problem(http.StatusBadRequest, "the body is not an event: %v", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, problem(http.StatusBadRequest, "there is something after the event in the body")
+	e, err := decode[boot.Event](r, "an event")
+	if err != nil {
+		return nil, err
 	}
 	switch {
 	case e.Stage != boot.Power:

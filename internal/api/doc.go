@@ -7,6 +7,10 @@
 //	GET  /v1/machines              machines that are configured or have been seen
 //	GET  /v1/machines/{id}         one of them, by name or hardware address
 //	GET  /v1/machines/{id}/boots   its boots that are remembered, newest first
+//	POST /v1/machines/{id}/approve let an unknown machine boot
+//	PUT  /v1/machines/{id}/next    another profile for its next boot; DELETE takes it back
+//	PUT  /v1/machines/{id}/install install its disk anew at its next boot; DELETE takes it back
+//	DELETE /v1/machines/{id}       forget what is known of it
 //	GET  /v1/leases                who has which address
 //	GET  /v1/swarm/nodes           the nodes of the swarm
 //	GET  /v1/events                what happened; with follow, what happens

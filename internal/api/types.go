@@ -59,6 +59,17 @@ type Machine struct {
 	FirstSeen time.Time      `json:"first_seen,omitzero"`
 	LastSeen  time.Time      `json:"last_seen,omitzero"`
 	Boot      *boot.Timeline `json:"boot,omitempty"` // the latest
+	Ordered   *Ordered       `json:"ordered,omitempty"`
+}
+
+// Ordered is what operators have ordered for a machine, beyond the files.
+type Ordered struct {
+	Approved *Approval `json:"approved,omitempty"`
+	Next     string    `json:"next,omitempty"`      // profile of its next boot only
+	NextBoot string    `json:"next_boot,omitempty"` // the boot that uses it, when it has begun
+	Held     string    `json:"held,omitempty"`      // availability of its node: drain or pause
+	Reason   string    `json:"reason,omitempty"`    // of Held
+	Install  bool      `json:"install,omitempty"`   // its disk is to be installed anew
 }
 
 // A Lease is an address and who has it.

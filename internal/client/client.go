@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 
 	"bootd/boot"
 	"bootd/internal/api"
@@ -47,12 +48,12 @@ func (c *Client) Machines(ctx context.Context) ([]api.Machine, error) {
 
 // Machine returns the machine with a name or hardware address.
 func (c *Client) Machine(ctx context.Context, id string) (api.Machine, error) {
-	return get[api.Machine](ctx, c, "/v1/machines/"+url.PathEscape(id))
+	return get[api.Machine](ctx, c, machinePath(id))
 }
 
 // Boots lists the boots of a machine that are remembered, newest first.
 func (c *Client) Boots(ctx context.Context, id string) ([]boot.Timeline, error) {
-	return get[[]boot.Timeline](ctx, c, "/v1/machines/"+url.PathEscape(id)+"/boots")
+	return get[[]boot.Timeline](ctx, c, machinePath(id, "boots"))
 }
 
 // Leases lists the leases.
@@ -65,10 +66,48 @@ func (c *Client) SwarmNodes(ctx context.Context) ([]api.Node, error) {
 	return get[[]api.Node](ctx, c, "/v1/swarm/nodes")
 }
 
+// Approve lets an unknown machine boot.
+func (c *Client) Approve(ctx context.Context, id string, in api.Approval) error {
+	return c.do(ctx, http.MethodPost, machinePath(id, "approve"), in)
+}
+
+// Next orders another profile for a machine's next boot; nil takes the order
+// back.
+func (c *Client) Next(ctx context.Context, id string, in *api.Next) error {
+	if in == nil {
+		return c.do(ctx, http.MethodDelete, machinePath(id, "next"), nil)
+	}
+	return c.do(ctx, http.MethodPut, machinePath(id, "next"), in)
+}
+
+// Install orders that a machine's disk is installed anew at its next boot, or
+// takes that back.
+func (c *Client) Install(ctx context.Context, id string, wanted bool) error {
+	method := http.MethodPut
+	if !wanted {
+		method = http.MethodDelete
+	}
+	return c.do(ctx, method, machinePath(id, "install"), nil)
+}
+
+// Forget drops what is known of a machine.
+func (c *Client) Forget(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, machinePath(id), nil)
+}
+
+func machinePath(id string, more ...string) string {
+	return "/v1/machines/" + strings.Join(append([]string{url.PathEscape(id)}, more...), "/")
+}
+
 // Report records what bootd cannot see itself: that a machine was switched on
 // (stage power, with its MAC and the time).
 func (c *Client) Report(ctx context.Context, e boot.Event) error {
-	resp, err := c.request(ctx, http.MethodPost, "/v1/events", e)
+	return c.do(ctx, http.MethodPost, "/v1/events", e)
+}
+
+// do sends a request whose answer says nothing.
+func (c *Client) do(ctx context.Context, method, path string, in any) error {
+	resp, err := c.request(ctx, method, path, in)
 	if err != nil {
 		return err
 	}
