@@ -36,6 +36,7 @@ var may = map[string][]string{
 	"internal/override": {"boot", "internal/store"},
 	"internal/swarm":    {"boot"},
 	"internal/api":      {"boot"},
+	"internal/metrics":  {"boot"},
 	"internal/client":   {"boot", "internal/api"},
 	"internal/lab":      {"boot"},
 	"internal/arch":     {},
@@ -44,7 +45,7 @@ var may = map[string][]string{
 	"cmd/bootd": {
 		"boot", "boot/lease", "boot/dhcp", "boot/tftp", "boot/ra", "boot/ipxe", "ignition", "assets",
 		"internal/config", "internal/store", "internal/timeline", "internal/override", "internal/swarm",
-		"internal/api", "internal/client", "internal/lab",
+		"internal/api", "internal/client", "internal/metrics", "internal/lab",
 	},
 }
 
@@ -66,7 +67,7 @@ var only = map[string][]string{
 	"github.com/spf13/cobra":               {"cmd/bootd"},
 	"github.com/vbauerster/mpb":            {"cmd/bootd"},
 	"github.com/coreos/go-systemd":         {"cmd/bootd"},
-	"github.com/prometheus/client_golang":  {"cmd/bootd"},
+	"github.com/prometheus/client_golang":  {"internal/metrics"},
 }
 
 // A goPackage is what the rules look at: imports of its non-test files, and
