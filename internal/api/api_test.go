@@ -112,6 +112,7 @@ func config(s *source) api.Config {
 			return []boot.Timeline{tl}, nil
 		},
 		Leases: func() []api.Lease { return nil },
+		Orders: &book{},
 		Record: func(_ context.Context, e boot.Event) error {
 			if e.Text == "fail" {
 				return errors.New("the disk is full")
