@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"time"
 )
@@ -42,6 +43,15 @@ type Range struct{ First, Last netip.Addr }
 // Contains reports whether a lies in r.
 func (r Range) Contains(a netip.Addr) bool {
 	return a.Is4() && r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0
+}
+
+// Size is how many addresses r has.
+func (r Range) Size() int {
+	if !r.First.Is4() || !r.Last.Is4() || r.Last.Less(r.First) {
+		return 0
+	}
+	a, b := r.First.As4(), r.Last.As4()
+	return int(binary.BigEndian.Uint32(b[:])) - int(binary.BigEndian.Uint32(a[:])) + 1
 }
 
 // String writes r as 10.0.0.100-10.0.0.250.

@@ -173,6 +173,7 @@ func (l *live) warnFixed(next *config.Config) {
 		{"tftp", now.TFTPPort != next.TFTPPort || now.TFTPRoot != next.TFTPRoot},
 		{"loaders", now.Loaders != next.Loaders},
 		{"api.socket", now.Socket != next.Socket},
+		{"metrics.listen", now.Metrics != next.Metrics},
 		{"log", now.LogLevel != next.LogLevel || now.LogJSON != next.LogJSON},
 		{"swarm", !sameSwarm(now.Swarm, next.Swarm)},
 	} {

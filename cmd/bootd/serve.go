@@ -21,6 +21,7 @@ import (
 	"bootd/boot/lease"
 	"bootd/internal/api"
 	"bootd/internal/config"
+	"bootd/internal/metrics"
 	"bootd/internal/override"
 	"bootd/internal/store"
 	"bootd/internal/swarm"
@@ -177,10 +178,22 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		abandon(answers)
 		return err
 	}
-	operators, err := api.Listen(cfg.Socket, api.New(apiConfig(live, &orders{live, overrides, record, leases}, members, log)), log)
+	meter := metrics.New(measured{live, record, leases, db, answers}.snapshot)
+	operators, err := api.Listen(cfg.Socket, operatorRoutes(api.New(apiConfig(live, &orders{live, overrides, record, leases}, members, log)), meter), log)
 	if err != nil {
 		abandon(answers, segments)
 		return err
+	}
+	services := []service{answers, segments, live, operators, counter{record, meter}}
+	if cfg.Metrics != "" {
+		everyone := http.NewServeMux()
+		everyone.Handle("GET /metrics", meter.Handler())
+		scraped, err := api.ListenTCP("metrics", cfg.Metrics, everyone, log)
+		if err != nil {
+			abandon(answers, segments, operators)
+			return err
+		}
+		services = append(services, scraped)
 	}
 	live.changed = func() {
 		renderer.forget()
@@ -188,7 +201,6 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		segments.reload()
 		nudge()
 	}
-	services := []service{answers, segments, live, operators}
 	if members != nil {
 		services = append(services, members)
 	}

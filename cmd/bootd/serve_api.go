@@ -140,11 +140,8 @@ func ordered(o override.Override) *api.Ordered {
 
 // since is when the furthest stage was reached.
 func since(t *boot.Timeline) time.Time {
-	stage := t.Stage()
-	for _, s := range t.Steps {
-		if s.Stage == stage {
-			return s.First
-		}
+	if at := reached(t, t.Stage()); !at.IsZero() {
+		return at
 	}
 	return t.Started
 }

@@ -240,7 +240,7 @@ func write(t *testing.T, dir string, files map[string]string) {
 // real but the interface that DHCP packets come from: HTTP and TFTP are served
 // on the loopback network, of which the machine leases an address.
 func TestBoot(t *testing.T) {
-	port := freePort(t)
+	port, scraped := freePort(t), freePort(t)
 	dir := t.TempDir()
 	write(t, dir, map[string]string{
 		"bootd.yaml": fmt.Sprintf(`
@@ -251,9 +251,10 @@ http: {port: %[1]d}
 tftp: {port: %[1]d}
 loaders: loaders
 api: {socket: bootd.sock}
+metrics: {listen: "127.0.1.1:%[2]d"}
 images: {lab: {path: image}}
 log: {level: warn}
-`, port),
+`, port, scraped),
 		"profiles/worker.yaml":                  "name: worker\nimage: lab\nfiles:\n  - {path: /etc/motd, contents: greetings}\n",
 		"machines/rack.yaml":                    "- {name: node1, mac: \"52:54:00:00:00:01\", profile: worker, ip: 127.0.1.11}\n",
 		"image/lab-1-live-kernel.x86_64":        string(kernelFor("x86_64")),
@@ -329,6 +330,14 @@ log: {level: warn}
 	if len(leases) != 1 || leases[0].Addr.String() != "127.0.1.11" || leases[0].State != "bound" {
 		t.Errorf("leases: %+v", leases)
 	}
+	m.http.Transport = http.DefaultTransport
+	eventuallyTrue(t, func() bool {
+		text := m.get(fmt.Sprintf("http://127.0.1.1:%d/metrics", scraped))
+		return strings.Contains(text, `bootd_boot_events_total{client="iPXE",stage="script"} 1`) &&
+			strings.Contains(text, `bootd_boot_duration_seconds_count{stage="up"} 1`) &&
+			strings.Contains(text, `bootd_dhcp_leases{network="rack",state="bound"} 1`) &&
+			strings.Contains(text, `bootd_dhcp_pool_addresses{network="rack"} 101`)
+	})
 	end()
 	if strings.Contains(log.String(), "level=ERROR") {
 		t.Errorf("errors in the log:\n%s", log.String())

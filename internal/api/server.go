@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// A Server serves the API on a unix socket.
+// A Server serves the API on a unix socket, or something for everyone on TCP.
 type Server struct {
 	listener net.Listener
 	http     *http.Server
-	path     string
+	name     string
 }
 
 // maxPath is the longest path of a unix socket (sun_path in unix(7), with the
@@ -31,12 +31,31 @@ func Listen(path string, h http.Handler, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve the API at %s: %w", path, err)
 	}
-	return &Server{listener: l, path: path, http: &http.Server{
+	return newServer("API at "+path, l, h, log), nil
+}
+
+// ListenTCP serves h on a TCP address, to whoever can reach it: what it shows
+// must be no secret, and nothing may change by it. what names it in messages.
+func ListenTCP(what, addr string, h http.Handler, log *slog.Logger) (*Server, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve %s at %s: %w", what, addr, err)
+	}
+	s := newServer(what+" at "+addr, l, h, log)
+	s.http.ReadTimeout, s.http.WriteTimeout, s.http.MaxHeaderBytes = 10*time.Second, 30*time.Second, 1<<14
+	return s, nil
+}
+
+func newServer(name string, l net.Listener, h http.Handler, log *slog.Logger) *Server {
+	return &Server{listener: l, name: name, http: &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}}, nil
+	}}
 }
+
+// Addr is where the server listens.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
 func listen(path string) (net.Listener, error) {
 	if len(path) > maxPath {
@@ -81,7 +100,7 @@ func removeStale(path string) error {
 }
 
 // String names the server in messages.
-func (s *Server) String() string { return "API at " + s.path }
+func (s *Server) String() string { return s.name }
 
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {

@@ -24,6 +24,7 @@ type Config struct {
 	Images   []ImageSource // where images come from, beside the built-in names
 	Swarm    *Swarm        // nil: bootd manages no swarm
 	Socket   string        // of the API; default /run/bootd/bootd.sock
+	Metrics  string        // address that Prometheus reads from, as 127.0.0.1:9177; empty: only the socket
 	LogLevel slog.Level    // default info
 	LogJSON  bool          // default false: text
 

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 
@@ -38,6 +39,9 @@ func (l *loader) server(d *document, body ast.Node) {
 				}
 			}})
 		},
+		"metrics": func(key string, v ast.Node) {
+			d.mapping(v, key, fields{"listen": d.into(&c.Metrics, d.checkListen)})
+		},
 		"log": func(key string, v ast.Node) { l.log(d, v) },
 	})
 }
@@ -71,6 +75,13 @@ func (l *loader) log(d *document, v ast.Node) {
 func (d *document) checkName(v ast.Node, s string) {
 	if !plainName.MatchString(s) {
 		d.wrong(v, fmt.Sprintf("%q cannot be a name here", clip(s)), "use letters, digits, dots, hyphens and underscores, at most 64")
+	}
+}
+
+// checkListen is for where a server listens.
+func (d *document) checkListen(v ast.Node, s string) {
+	if a, err := netip.ParseAddrPort(s); err != nil || a.Port() == 0 {
+		d.wrong(v, fmt.Sprintf("%q is not an address to listen at", clip(s)), "write it as 127.0.0.1:9177, or 0.0.0.0:9177 for all of this machine's addresses")
 	}
 }
 
