@@ -27,8 +27,10 @@ be tried there before real machines see them. It needs root.
   bootd lab ssh node1
   bootd lab down                    remove every trace
 
-Without -c it runs the demo's configuration, whose copy may be edited while the
-lab is up. DIR needs a lab.yaml that describes the machines.`
+Without -c it runs one of the configurations that come with it, whose copy may be
+edited while the lab is up: demo, or classic, the five hosts of the old tutorials
+(a manager, frontend01, frontend02, worker01, store). DIR needs a lab.yaml that
+describes the machines.`
 
 func (a *app) labCommand() *cobra.Command {
 	c := &cobra.Command{Use: "lab", Short: "try it all on diskless QEMU machines on a private bridge", Long: aboutLab}
@@ -111,23 +113,24 @@ func server(_ lab.Lab, config string) []string {
 	return []string{exe, "serve", "-c", config}
 }
 
-// labUp builds the image if the demo's configuration needs it, and creates the
+// labUp builds the image if an example's configuration needs it, and creates the
 // lab.
-func (a *app) labUp(ctx context.Context, l lab.Lab, dir, accel string) error {
+func (a *app) labUp(ctx context.Context, l lab.Lab, dir, example, accel string) error {
 	if dir == "" {
 		if _, err := lab.BuildImage(ctx, lab.ImageOptions{Dir: lab.ImageDir, Progress: a.say}); err != nil {
 			return err
 		}
 	}
-	return l.Up(ctx, lab.Options{Config: dir, Image: lab.ImageDir, Accel: accel, Engine: true, Server: server, Progress: a.say})
+	return l.Up(ctx, lab.Options{Config: dir, Example: example, Image: lab.ImageDir, Accel: accel, Engine: true, Server: server, Progress: a.say})
 }
 
 func (a *app) labUpCommand(open func() (lab.Lab, error)) *cobra.Command {
-	var accel string
+	var example, accel string
 	c := &cobra.Command{
-		Use:   "up",
-		Short: "create the lab: network, engine and boot server",
-		Args:  exactly(),
+		Use:     "up",
+		Short:   "create the lab: network, engine and boot server",
+		Example: "  bootd lab up\n  bootd lab up --example classic\n  bootd lab up -c ./site",
+		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			l, err := open()
 			if err != nil {
@@ -137,7 +140,7 @@ func (a *app) labUpCommand(open func() (lab.Lab, error)) *cobra.Command {
 			if c.Flags().Changed("config") {
 				dir = a.dir
 			}
-			if err := a.labUp(c.Context(), l, dir, accel); err != nil {
+			if err := a.labUp(c.Context(), l, dir, example, accel); err != nil {
 				return err
 			}
 			s, err := l.Summary()
@@ -149,6 +152,8 @@ func (a *app) labUpCommand(open func() (lab.Lab, error)) *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().StringVar(&example, "example", lab.Demo, "`name` of the configuration without -c: "+strings.Join(lab.Examples(), ", "))
+	completeFlag(c, "example", cobra.FixedCompletions(lab.Examples(), cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().StringVar(&accel, "accel", lab.TCG, "tcg (emulation) or kvm")
 	return c
 }

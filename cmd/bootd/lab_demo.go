@@ -50,7 +50,7 @@ func (a *app) demo(ctx context.Context, l lab.Lab, dir, accel string, limit time
 	if err := l.Down(ctx); err != nil { // an earlier demo's
 		return err
 	}
-	if err := a.labUp(ctx, l, dir, accel); err != nil {
+	if err := a.labUp(ctx, l, dir, lab.Demo, accel); err != nil {
 		return err
 	}
 	_, interactive := terminal(a.out)

@@ -95,14 +95,30 @@ func TestParseMemory(t *testing.T) {
 	}
 }
 
-// The demo's own files must fit together.
-func TestDemo(t *testing.T) {
+// An example's own files must fit together.
+func TestExamples(t *testing.T) {
+	for name, want := range map[string][]Firmware{
+		Demo:      {BIOS, BIOS, UEFI},
+		"classic": {BIOS, BIOS, BIOS, UEFI},
+	} {
+		t.Run(name, func(t *testing.T) { testExample(t, name, want) })
+	}
+	l, err := New("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.writeExample("../demo", t.TempDir(), "", ""); err == nil || !strings.Contains(err.Error(), "there are classic, demo") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func testExample(t *testing.T, name string, firmwares []Firmware) {
 	l, err := New("test")
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := l.writeDemo(dir, "/images/lab", "ssh-ed25519 AAAA lab"); err != nil {
+	if err := l.writeExample(name, dir, "/images/lab", "ssh-ed25519 AAAA lab"); err != nil {
 		t.Fatal(err)
 	}
 	c, err := LoadConfig(dir)
@@ -117,7 +133,7 @@ func TestDemo(t *testing.T) {
 			t.Errorf("machines/rack.yaml has no %q", want)
 		}
 	}
-	if diff := cmp.Diff([]Firmware{BIOS, BIOS, UEFI}, firmware); diff != "" {
+	if diff := cmp.Diff(firmwares, firmware); diff != "" {
 		t.Errorf("machines (-want +got):\n%s", diff)
 	}
 	for file, want := range map[string][]string{

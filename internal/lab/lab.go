@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -18,11 +19,13 @@ import (
 
 // Options say what a lab is made of.
 type Options struct {
-	// Config is the configuration directory, with lab.yaml in it. Empty: the
-	// demo's configuration is written to the folder config of [Lab.StateDir].
+	// Config is the configuration directory, with lab.yaml in it. Empty: that
+	// of an example is written to the folder config of [Lab.StateDir].
 	Config string
-	// Image is the directory of the live image that the demo's configuration
-	// boots; see [BuildImage].
+	// Example is one of [Examples]; empty: [Demo].
+	Example string
+	// Image is the directory of the live image that examples boot; see
+	// [BuildImage].
 	Image string
 	// Accel is TCG or KVM; empty means TCG.
 	Accel string
@@ -90,7 +93,7 @@ func (l Lab) build(ctx context.Context, o Options) error {
 	}
 	if s.Config == "" {
 		s.Config = filepath.Join(l.StateDir(), "config")
-		if err := l.writeDemo(s.Config, o.Image, public); err != nil {
+		if err := l.writeExample(cmp.Or(o.Example, Demo), s.Config, o.Image, public); err != nil {
 			return err
 		}
 	}
