@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +16,7 @@ import (
 
 func (a *app) leaseCommand() *cobra.Command {
 	c := &cobra.Command{Use: "lease", Short: "the addresses that were given out"}
-	return group(c, &cobra.Command{
+	return group(c, a.leaseReleaseCommand(), &cobra.Command{
 		Use: "list", Short: "who has which address", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			list, err := a.api().Leases(c.Context())
@@ -31,6 +33,46 @@ func (a *app) leaseCommand() *cobra.Command {
 			return a.table([]string{"ADDRESS", "MAC", "NETWORK", "STATE", "EXPIRES", "HOST"}, rows)
 		},
 	})
+}
+
+func (a *app) leaseReleaseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "release ADDRESS...", Short: "take addresses back",
+		Long: `Release ends leases. A machine that still runs with such an address goes on using
+it until it asks again: switch it off first. The address is kept for the same
+machine as long as others are free.`,
+		Example: "  bootd lease release 10.0.0.117",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{errors.New("say which: bootd lease release ADDRESS...")}
+			}
+			for _, s := range args {
+				if _, err := netip.ParseAddr(s); err != nil {
+					return usageError{fmt.Errorf("%q is not an address", s)}
+				}
+			}
+			return nil
+		},
+		ValidArgsFunction: func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			list, _ := a.api().Leases(c.Context()) // without a server there is nothing to offer
+			var addrs []string
+			for _, l := range list {
+				addrs = append(addrs, l.Addr.String())
+			}
+			return addrs, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			var failed error
+			for _, s := range args {
+				if err := a.api().Release(c.Context(), netip.MustParseAddr(s)); err != nil {
+					failed = errors.Join(failed, err)
+					continue
+				}
+				fmt.Fprintf(a.out, "%s is released\n", s)
+			}
+			return failed
+		},
+	}
 }
 
 func until(t, now time.Time) string {

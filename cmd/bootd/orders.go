@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -129,6 +130,20 @@ func (o *orders) Forget(ctx context.Context, m api.Machine) error {
 		return err
 	}
 	return o.live.again()
+}
+
+// Release implements [api.Orders].
+func (o *orders) Release(_ context.Context, addr netip.Addr) error {
+	for _, l := range o.leases.All() {
+		if l.Addr != addr {
+			continue
+		}
+		if !o.leases.Release(l.Network, l.MAC, l.Addr, time.Now()) {
+			return conflict("%s is %s and cannot be released; it is free %s", addr, l.State, l.Expires.Format(time.DateTime))
+		}
+		return o.leases.Flush()
+	}
+	return &api.Problem{Title: "Not Found", Status: http.StatusNotFound, Detail: fmt.Sprintf("nobody has or had the address %s", addr)}
 }
 
 func knownProfile(c *boot.Catalog, name string) error {

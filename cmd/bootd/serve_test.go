@@ -330,12 +330,18 @@ log: {level: warn}
 	if len(leases) != 1 || leases[0].Addr.String() != "127.0.1.11" || leases[0].State != "bound" {
 		t.Errorf("leases: %+v", leases)
 	}
+	if err := operator.Release(t.Context(), leases[0].Addr); err != nil {
+		t.Error(err)
+	}
+	if leases, err = operator.Leases(t.Context()); err != nil || leases[0].State != "released" {
+		t.Errorf("leases: %+v, %v", leases, err)
+	}
 	m.http.Transport = http.DefaultTransport
 	eventuallyTrue(t, func() bool {
 		text := m.get(fmt.Sprintf("http://127.0.1.1:%d/metrics", scraped))
 		return strings.Contains(text, `bootd_boot_events_total{client="iPXE",stage="script"} 1`) &&
 			strings.Contains(text, `bootd_boot_duration_seconds_count{stage="up"} 1`) &&
-			strings.Contains(text, `bootd_dhcp_leases{network="rack",state="bound"} 1`) &&
+			strings.Contains(text, `bootd_dhcp_leases{network="rack",state="released"} 1`) &&
 			strings.Contains(text, `bootd_dhcp_pool_addresses{network="rack"} 101`)
 	})
 	end()

@@ -59,6 +59,7 @@ func (a *api) routes() map[string]map[string]handler {
 		"/v1/machines/{id}/next":    {http.MethodPut: a.next, http.MethodDelete: a.next},
 		"/v1/machines/{id}/install": {http.MethodPut: a.install, http.MethodDelete: a.install},
 		"/v1/leases":                {http.MethodGet: func(*http.Request) (any, error) { return nonNil(a.Leases()), nil }},
+		"/v1/leases/{addr}":         {http.MethodDelete: a.release},
 		"/v1/swarm/nodes":           {http.MethodGet: a.nodes},
 		eventsPath:                  {http.MethodPost: a.record},
 	}

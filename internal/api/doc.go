@@ -12,6 +12,7 @@
 //	PUT  /v1/machines/{id}/install install its disk anew at its next boot; DELETE takes it back
 //	DELETE /v1/machines/{id}       forget what is known of it
 //	GET  /v1/leases                who has which address
+//	DELETE /v1/leases/{addr}       take an address back
 //	GET  /v1/swarm/nodes           the nodes of the swarm
 //	GET  /v1/events                what happened; with follow, what happens
 //	POST /v1/events                tell that a machine was switched on

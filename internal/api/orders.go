@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 
 	"bootd/boot"
 )
@@ -24,6 +25,8 @@ type Orders interface {
 	// Forget drops all that is known of a machine: its orders, its boots and
 	// its lease. It is a stranger when it comes again.
 	Forget(context.Context, Machine) error
+	// Release takes an address back from who has it.
+	Release(context.Context, netip.Addr) error
 }
 
 // An Approval says what an unknown machine is to be.
@@ -81,6 +84,14 @@ func (a *api) forget(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return nil, a.Orders.Forget(r.Context(), m)
+}
+
+func (a *api) release(r *http.Request) (any, error) {
+	addr, err := netip.ParseAddr(r.PathValue("addr"))
+	if err != nil {
+		return nil, problem(http.StatusBadRequest, "%q is not an address", r.PathValue("addr"))
+	}
+	return nil, a.Orders.Release(r.Context(), addr)
 }
 
 // machineOrMAC finds the machine of a request. One that is named by its

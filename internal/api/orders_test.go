@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -33,6 +34,11 @@ func (b *book) Install(_ context.Context, m api.Machine, wanted bool) error {
 }
 func (b *book) Forget(_ context.Context, m api.Machine) error { return b.note(m, "forget") }
 
+func (b *book) Release(_ context.Context, addr netip.Addr) error {
+	b.lines = append(b.lines, "release "+addr.String())
+	return b.err
+}
+
 func TestOrders(t *testing.T) {
 	const stranger = "/v1/machines/52:54:00:00:00:02"
 	for _, c := range []struct {
@@ -53,6 +59,8 @@ func TestOrders(t *testing.T) {
 		{"DELETE", "/v1/machines/node1/install", ``, 204, "node1 52:54:00:00:00:01 install false"},
 		{"POST", "/v1/machines/node1/install", ``, 405, "only DELETE, PUT"},
 		{"DELETE", "/v1/machines/node1", ``, 204, "node1 52:54:00:00:00:01 forget"},
+		{"DELETE", "/v1/leases/10.0.0.11", ``, 204, "release 10.0.0.11"},
+		{"DELETE", "/v1/leases/node1", ``, 400, "is not an address"},
 		{"DELETE", stranger, ``, 404, "there is no machine"}, // there is nothing to forget
 	} {
 		t.Run(c.method+c.target, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -93,6 +94,11 @@ func (c *Client) Install(ctx context.Context, id string, wanted bool) error {
 // Forget drops what is known of a machine.
 func (c *Client) Forget(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, machinePath(id), nil)
+}
+
+// Release takes an address back from who has it.
+func (c *Client) Release(ctx context.Context, addr netip.Addr) error {
+	return c.do(ctx, http.MethodDelete, "/v1/leases/"+addr.String(), nil)
 }
 
 func machinePath(id string, more ...string) string {
