@@ -175,20 +175,12 @@ func (l *live) warnFixed(next *config.Config) {
 		{"api.socket", now.Socket != next.Socket},
 		{"metrics.listen", now.Metrics != next.Metrics},
 		{"log", now.LogLevel != next.LogLevel || now.LogJSON != next.LogJSON},
-		{"swarm", !sameSwarm(now.Swarm, next.Swarm)},
+		{"swarm", !slices.EqualFunc(now.Swarms, next.Swarms, config.Swarm.Equal)},
 	} {
 		if f.differs {
 			l.log.Warn("a changed setting takes effect when bootd is started again", "key", f.key)
 		}
 	}
-}
-
-func sameSwarm(a, b *config.Swarm) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.Name == b.Name && a.Host == b.Host && a.Advertise == b.Advertise && a.Availability == b.Availability &&
-		a.DataPathPort == b.DataPathPort && slices.Equal(a.AddressPools, b.AddressPools)
 }
 
 // followImages swaps the catalog when images come or go, also by another
@@ -356,12 +348,18 @@ func (l *live) expect(a boot.Assignment) boot.Stage {
 	switch {
 	case a.Profile.Image == "":
 		return boot.Script
-	case a.Profile.Swarm != nil && l.config().Swarm != nil:
+	case l.joins(a):
 		return boot.Ready
 	case l.family(a) == boot.Linux:
 		return boot.Initrd
 	}
 	return boot.Up
+}
+
+// joins reports whether the machine is to be in a swarm that there is.
+func (l *live) joins(a boot.Assignment) bool {
+	_, ok := l.config().SwarmOf(a.Profile.Swarm)
+	return ok
 }
 
 // family is that of the machine's image.

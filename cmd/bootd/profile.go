@@ -154,8 +154,8 @@ func (a *app) render(cfg *config.Config, assigned boot.Assignment, only string) 
 			return err
 		}
 		n := ignition.Node{Hostname: assigned.Name, ReportURL: base + "/report/" + ticketPlace}
-		if assigned.Profile.Swarm != nil && cfg.Swarm != nil {
-			n.Join = &ignition.Join{Addr: exampleManager(cfg, base), Token: tokenPlace, Availability: joinAvailability}
+		if s, ok := cfg.SwarmOf(assigned.Profile.Swarm); ok {
+			n.Join = &ignition.Join{Addr: exampleManager(s, base), Token: tokenPlace, Availability: joinAvailability}
 		}
 		r, err := t.Render(n)
 		if err != nil {
@@ -197,8 +197,8 @@ func exampleBase(cfg *config.Config, assigned boot.Assignment) string {
 	return ipxe.BaseURL(netip.AddrPortFrom(addr, uint16(cfg.HTTPPort)))
 }
 
-func exampleManager(cfg *config.Config, base string) string {
-	if a, err := netip.ParseAddr(cfg.Swarm.Advertise); err == nil {
+func exampleManager(s config.Swarm, base string) string {
+	if a, err := netip.ParseAddr(s.Advertise); err == nil {
 		return netip.AddrPortFrom(a, 2377).String()
 	}
 	var host string

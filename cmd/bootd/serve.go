@@ -128,8 +128,11 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 
 	renderer := &renderer{}
 	var members *swarm.Swarm
-	if s := cfg.Swarm; s != nil {
-		members, err = newSwarm(cfg, live, record, log.With("part", "swarm"))
+	if len(cfg.Swarms) > 1 {
+		return fmt.Errorf("cannot serve %d swarms: one process keeps one; give each swarm a bootd of its own", len(cfg.Swarms))
+	}
+	for _, s := range cfg.Swarms {
+		members, err = newSwarm(cfg, s, live, record, log.With("part", "swarm"))
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"bootd/boot"
@@ -13,8 +14,7 @@ import (
 )
 
 // newSwarm makes the part that keeps the Docker Swarm.
-func newSwarm(cfg *config.Config, l *live, record *timeline.Recorder, log *slog.Logger) (*swarm.Swarm, error) {
-	s := cfg.Swarm
+func newSwarm(cfg *config.Config, s config.Swarm, l *live, record *timeline.Recorder, log *slog.Logger) (*swarm.Swarm, error) {
 	init := swarm.Init{
 		Advertise:    s.Advertise,
 		Availability: swarm.Availability(s.Availability),
@@ -24,7 +24,7 @@ func newSwarm(cfg *config.Config, l *live, record *timeline.Recorder, log *slog.
 	if len(init.AddressPools) == 0 {
 		init.AddressPools = addressPool(cfg.Catalog.Networks)
 	}
-	if init.Advertise == "" {
+	if init.Advertise == "" && strings.HasPrefix(s.Host, "unix:") {
 		// The engine refuses to guess among several addresses; the machines
 		// are where bootd serves.
 		for i := range cfg.Catalog.Networks {
@@ -38,6 +38,7 @@ func newSwarm(cfg *config.Config, l *live, record *timeline.Recorder, log *slog.
 		Name:     s.Name,
 		Host:     s.Host,
 		Init:     init,
+		Grace:    s.Grace,
 		Machines: func() []swarm.Machine { return members(l.catalog(), record.Machines()) },
 		Record:   record.Record,
 		Log:      log,

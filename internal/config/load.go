@@ -41,7 +41,9 @@ type loader struct {
 	machines  []*rawMachine
 	unknown   string
 	unknownAt located
-	pools     []located // of the swarm's address pools
+	swarms    []*rawSwarm
+	swarmKey  string // which of swarm and swarms is there
+	fsys      fs.FS  // the directory
 
 	// lost says of which files or folders something could not be understood,
 	// so that what refers to it is not called wrong as well.
@@ -70,7 +72,7 @@ func Load(dir string) (c *Config, err error) {
 
 // load is Load on any file system.
 func load(dir string, fsys fs.FS) (*Config, error) {
-	l := &loader{config: defaults(dir), profiles: map[string]*rawProfile{}, lost: map[string]bool{}}
+	l := &loader{config: defaults(dir), profiles: map[string]*rawProfile{}, lost: map[string]bool{}, fsys: fsys}
 	l.read(fsys, ServerFile, l.server, true)
 	for _, name := range l.glob(fsys, profilesDir) {
 		l.read(fsys, name, l.profile, false)
@@ -80,7 +82,8 @@ func load(dir string, fsys fs.FS) (*Config, error) {
 	}
 	l.checkProfiles()
 	l.checkMachines()
-	l.checkPools()
+	l.checkSwarms()
+	l.checkChoice()
 	if len(l.mistakes) == 0 {
 		l.build()
 	}
@@ -191,20 +194,6 @@ func (l *loader) checkExists(profile string, at located) {
 	at.wrong(fmt.Sprintf("profile %q does not exist", profile), suggest(profile, l.profileNames()))
 }
 
-// checkPools finds overlay networks that would hide machines.
-func (l *loader) checkPools() {
-	if l.config.Swarm == nil {
-		return
-	}
-	for i, p := range l.config.Swarm.AddressPools {
-		for _, n := range l.networks {
-			if p.Overlaps(n.Subnet) {
-				l.pools[i].wrong(fmt.Sprintf("address pool %s overlaps the subnet %s of network %q", p, n.Subnet, n.Name), "overlay networks need addresses of their own")
-			}
-		}
-	}
-}
-
 // lose notes that a file, or a part of it, is not known.
 func (l *loader) lose(name string) {
 	folder, _, _ := strings.Cut(name, "/")
@@ -223,15 +212,7 @@ func (l *loader) checkUse(p *rawProfile) {
 		}
 		p.imageAt.wrong(fmt.Sprintf("image %q is not known", p.Image), suggest(p.Image, known)+"; others are declared under images in bootd.yaml")
 	}
-	if p.Swarm == nil {
-		return
-	}
-	switch s := l.config.Swarm; {
-	case s == nil:
-		p.swarmAt.wrong("there is no swarm to join", "add swarm: {} to bootd.yaml")
-	case p.Swarm.Swarm != "" && p.Swarm.Swarm != s.Name:
-		p.swarmAt.wrong(fmt.Sprintf("swarm %q is not known", p.Swarm.Swarm), suggest(p.Swarm.Swarm, []string{s.Name}))
-	}
+	l.checkMember(p)
 }
 
 // cycle returns the circle that p is in by extending, as "a, b, a", or "".
@@ -270,6 +251,9 @@ func (l *loader) build() {
 		return
 	}
 	l.config.Catalog = c
+	for _, s := range l.swarms {
+		l.config.Swarms = append(l.config.Swarms, s.Swarm)
+	}
 }
 
 // whole merges a profile with all that it extends.

@@ -335,17 +335,7 @@ func (d *document) member(p *rawProfile, v ast.Node) {
 		"role":         note("role", d.one(&role, string(boot.Worker), string(boot.Manager))),
 		"availability": note("availability", d.one(&m.Availability, "active", "pause", "drain")),
 		"labels": func(key string, v ast.Node) {
-			m.Labels = map[string]string{}
-			d.entries(v, key, func(label string, k, v ast.Node) {
-				if label == "" || strings.ContainsAny(label, " \t\n=") {
-					d.wrong(k, fmt.Sprintf("%q cannot be the name of a label", label), "it must be one word without =")
-					return
-				}
-				if s, ok := d.text(v, "label "+label); ok {
-					m.Labels[label] = s
-					p.Origins["swarm.labels."+label] = d.origin(v)
-				}
-			})
+			m.Labels = d.labels(key, v, func(label string, o boot.Origin) { p.Origins["swarm.labels."+label] = o })
 		},
 	})
 	m.Role = boot.Role(role)
