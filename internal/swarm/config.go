@@ -23,7 +23,11 @@ const DefaultGrace = 5 * time.Minute
 // Config is what a [Swarm] is to be.
 type Config struct {
 	Name string // among several; for logs
-	Host string // of the manager's engine: unix:///path or tcp://address:port; empty: DefaultHost
+	// Host is where the manager's engine is: unix:///path, tcp://address:port or
+	// ssh://user@address; empty: DefaultHost.
+	Host string
+	TLS  *TLS // for tcp://; nil: none
+	SSH  *SSH // for ssh://
 
 	// Init is how the swarm is made if the engine is in none. Its
 	// availability, unless empty, is also kept later.
@@ -106,7 +110,14 @@ func explain(err error, host string) string {
 	text := fmt.Sprintf("the engine at %s does not answer as it should: %s", host, err)
 	says := func(s string) bool { return strings.Contains(strings.ToLower(err.Error()), s) }
 	path, local := strings.CutPrefix(host, "unix://")
+	var access *accessError
 	switch {
+	case errors.As(err, &access):
+		return fmt.Sprintf("cannot reach the engine at %s: %s", host, access)
+	case refusedTLS(err):
+		return ownCertificate(host)
+	case says("http request to an https server"):
+		return fmt.Sprintf("the engine at %s speaks TLS only: set tls.ca, tls.cert and tls.key", host)
 	case errors.Is(err, ErrNoLeader):
 		return fmt.Sprintf("%s: start them again, or make this one the only one (docker swarm init --force-new-cluster)", err)
 	case says("permission denied"):

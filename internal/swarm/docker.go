@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -23,32 +24,51 @@ const swarmPort = "2377"
 
 // docker is an [Engine] that is a Docker engine.
 type docker struct {
-	host string
+	host  string
+	route route
 	// A client settles on an API version at its first request. After an
 	// upgrade of the engine that version may not be spoken any more, so each
 	// time the engine goes away there is a new client.
-	cli atomic.Pointer[client.Client]
+	cli  atomic.Pointer[client.Client]
+	idle atomic.Pointer[http.Transport] // the client's
 }
 
-func newDocker(host string) (*docker, error) {
-	d := &docker{host: host}
-	if scheme, _, ok := strings.Cut(host, "://"); !ok || scheme != "unix" && scheme != "tcp" {
-		return nil, fmt.Errorf("cannot use Docker engine %q: write unix:///path/to/docker.sock or tcp://address:port", host)
+func newDocker(host string, t *TLS, s *SSH) (*docker, error) {
+	r, err := newRoute(host, t, s)
+	d := &docker{host: host, route: r}
+	if err == nil {
+		err = d.renew()
 	}
-	if err := d.renew(); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("cannot use Docker engine %q: %w", host, err)
 	}
 	return d, nil
 }
 
 func (d *docker) renew() error {
-	c, err := client.NewClientWithOpts(client.WithHost(d.host), client.WithAPIVersionNegotiation())
+	connections := d.route.transport()
+	host := d.host // the client only has to know what to write into requests and errors
+	if strings.HasPrefix(host, "ssh:") {
+		host = "tcp://" + client.DummyHost
+	}
+	c, err := client.NewClientWithOpts(
+		client.WithHost(host), client.WithScheme("http"),
+		client.WithHTTPClient(&http.Client{Transport: bounded{connections}, CheckRedirect: client.CheckRedirect}),
+		client.WithAPIVersionNegotiation(),
+	)
 	if err != nil {
 		return err
 	}
-	if old := d.cli.Swap(c); old != nil {
-		_ = old.Close() // closes idle connections only
+	d.cli.Store(c)
+	if idle := d.idle.Swap(connections); idle != nil {
+		idle.CloseIdleConnections()
 	}
+	return nil
+}
+
+// Close closes connections that are idle.
+func (d *docker) Close() error {
+	d.idle.Load().CloseIdleConnections()
 	return nil
 }
 

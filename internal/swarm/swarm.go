@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -48,7 +49,7 @@ func New(cfg Config) (*Swarm, error) {
 	if cfg.Host == "" {
 		cfg.Host = DefaultHost
 	}
-	d, err := newDocker(cfg.Host)
+	d, err := newDocker(cfg.Host, cfg.TLS, cfg.SSH)
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +99,9 @@ func (s *Swarm) Status() Status {
 // Run keeps the swarm until ctx ends. Trouble with the engine is logged, shown
 // by Status, and waited out.
 func (s *Swarm) Run(ctx context.Context) error {
+	if c, ok := s.engine.(io.Closer); ok {
+		defer c.Close() // of what is idle; whoever still asks connects anew
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.watch(ctx) })

@@ -14,12 +14,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -45,12 +48,13 @@ type Engine struct {
 	Addr string // IPv4 address on the lab's network
 	Host string // where its API is: unix:///...
 
-	t    testing.TB
-	dir  string
-	room *room
-	cmd  *exec.Cmd // nil: not running
-	ran  bool      // it has answered once
-	done chan error
+	t       testing.TB
+	dir     string
+	options []string
+	room    *room
+	cmd     *exec.Cmd // nil: not running
+	ran     bool      // it has answered once
+	done    chan error
 }
 
 // New returns a lab without engines. It skips the test if there can be none.
@@ -88,12 +92,13 @@ func New(t testing.TB) *Lab {
 	return l
 }
 
-// Engine starts an engine with a host name and waits until it answers.
-func (l *Lab) Engine(name string) *Engine {
+// Engine starts an engine with a host name, and with further options of dockerd,
+// and waits until it answers.
+func (l *Lab) Engine(name string, options ...string) *Engine {
 	l.t.Helper()
 	l.engines++
 	e := &Engine{
-		Name: name, Addr: "10.99.0." + strconv.Itoa(l.engines), t: l.t,
+		Name: name, Addr: "10.99.0." + strconv.Itoa(l.engines), t: l.t, options: options,
 		dir: filepath.Join(l.dir, strconv.Itoa(l.engines)),
 	}
 	e.Host = "unix://" + filepath.Join(e.dir, "docker.sock")
@@ -168,8 +173,8 @@ func (e *Engine) Start() {
 		e.t.Fatal(err)
 	}
 	defer out.Close()
-	cmd := exec.Command("dockerd", "--config-file", config, "--data-root", filepath.Join(e.data(), "docker"),
-		"--exec-root", filepath.Join(e.data(), "exec"), "--pidfile", filepath.Join(e.data(), "pid"), "--host", e.Host)
+	cmd := exec.Command("dockerd", append([]string{"--config-file", config, "--data-root", filepath.Join(e.data(), "docker"),
+		"--exec-root", filepath.Join(e.data(), "exec"), "--pidfile", filepath.Join(e.data(), "pid"), "--host", e.Host}, e.options...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if err := e.room.do(cmd.Start); err != nil {
@@ -250,6 +255,58 @@ func (e *Engine) Client() *client.Client {
 	}
 	e.t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// Expose returns an address of the loopback interface of this machine that leads
+// to a TCP port of the engine, until the test ends.
+func (e *Engine) Expose(port int) string {
+	e.t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	inside := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	var wg sync.WaitGroup
+	accepted := make(chan struct{})
+	var mu sync.Mutex
+	open := map[net.Conn]bool{}
+	go func() {
+		defer close(accepted)
+		for {
+			out, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			var in net.Conn
+			// An address needs no look-up, so that the socket is made on the
+			// room's thread, where it belongs.
+			err = e.room.do(func() (err error) { in, err = net.Dial("tcp", inside); return err })
+			if err != nil {
+				_ = out.Close()
+				continue
+			}
+			mu.Lock()
+			open[in], open[out] = true, true
+			mu.Unlock()
+			for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
+				wg.Go(func() {
+					_, _ = io.Copy(pair[0], pair[1])
+					_ = pair[0].Close()
+				})
+			}
+		}
+	}()
+	e.t.Cleanup(func() {
+		_ = ln.Close()
+		<-accepted
+		mu.Lock()
+		for c := range open {
+			_ = c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	return ln.Addr().String()
 }
 
 func (e *Engine) log() string { return filepath.Join(e.dir, "log") }
