@@ -105,6 +105,7 @@ func (a *app) command() *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true // ours says more
 	return group(root,
+		a.initCommand(),
 		a.serveCommand(),
 		a.checkCommand(),
 		a.profileCommand(),
