@@ -37,6 +37,10 @@ type Config struct {
 	// Machines lists the machines that are to be in this swarm, as of now.
 	// Called often, also concurrently; its result is not changed.
 	Machines func() []Machine
+	// Networks lists the overlay networks that are to be there, as of now. Those
+	// that bootd made and that are not listed any more are removed. Like
+	// Machines in other respects; nil: networks are left alone.
+	Networks func() []Network
 	// Record is told when a machine's node becomes ready and when one is
 	// removed. Called by Run, one call after the other. An event of a removal
 	// is lost if the process is killed between the removal and the call; one

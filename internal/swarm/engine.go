@@ -14,6 +14,7 @@ import (
 type Engine interface {
 	Membership
 	Registry
+	Networking
 }
 
 // Membership is the engine's own place in a swarm. Methods can be called

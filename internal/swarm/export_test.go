@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"context"
 	"testing"
 	"time"
 )
@@ -27,3 +28,12 @@ const (
 	MaxEvent   = maxEvent
 	Connecting = connecting + time.Second
 )
+
+// LookAtNetworks is one look of [Swarm.Run] at the networks.
+func LookAtNetworks(ctx context.Context, s *Swarm) { s.lookAtNetworks(ctx, s.cfg.Networks()) }
+
+// Differs lists what of a network differs from its declaration.
+func Differs(w Network, h NetworkState) []string { return differences(w, h) }
+
+// Ours reports whether bootd made a network.
+func Ours(h NetworkState) bool { return h.ours() }

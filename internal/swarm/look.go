@@ -29,6 +29,7 @@ func (s *Swarm) look(ctx context.Context) (done bool, err error) {
 		return false, errors.New(explain(err, s.cfg.Host))
 	}
 	if s.note(Ready, "", info) {
+		s.networks.nudge()
 		s.log.Info("swarm ready", "id", info.Swarm, "node", info.Node, "addr", info.Addr)
 	}
 	s.mu.Lock()

@@ -32,6 +32,8 @@ type Swarm struct {
 	nudged  chan struct{} // holds one wish for a look
 	looking chan struct{} // holds one; taken while asking for Info
 
+	networks networkKeeper
+
 	mu       sync.Mutex
 	status   Status
 	info     Info
@@ -73,6 +75,7 @@ func NewOn(cfg Config, e Engine) *Swarm {
 			Text: "the engine at " + cfg.Host + " has not been asked yet", Since: time.Now(),
 		},
 		told: map[string]bool{}, reported: map[string]string{},
+		networks: networkKeeper{nudged: make(chan struct{}, 1)},
 	}
 }
 
@@ -85,6 +88,7 @@ func (s *Swarm) Nudge() {
 	case s.nudged <- struct{}{}:
 	default: // somebody has asked already
 	}
+	s.networks.nudge()
 }
 
 // Status tells how the swarm is.
@@ -92,7 +96,7 @@ func (s *Swarm) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.status
-	st.Notices = append([]string(nil), st.Notices...)
+	st.Notices = append(append([]string(nil), st.Notices...), s.networks.said()...)
 	return st
 }
 
@@ -105,6 +109,9 @@ func (s *Swarm) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.watch(ctx) })
+	if s.cfg.Networks != nil {
+		wg.Go(func() { s.keepNetworks(ctx) })
+	}
 	delay := minDelay
 	for {
 		done, err := s.look(ctx)

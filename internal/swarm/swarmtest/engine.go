@@ -36,6 +36,7 @@ type Engine struct {
 	nodes    map[string]*node
 	index    uint64 // of the last change
 	watchers map[chan struct{}]bool
+	networks networks
 }
 
 type node struct {

@@ -107,6 +107,7 @@ func (e *Engine) BecomeWorker() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	clear(e.nodes)
+	e.networks = nil
 	e.info = swarm.Info{State: swarm.Member, Version: e.info.Version, Node: e.id()}
 }
 
@@ -116,6 +117,7 @@ func (e *Engine) Leave() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	clear(e.nodes)
+	e.networks = nil
 	e.info = swarm.Info{State: swarm.Inactive, Version: e.info.Version}
 }
 
