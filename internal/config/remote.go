@@ -142,7 +142,7 @@ func (at located) checkKnownHosts(name string, text []byte) {
 			continue
 		}
 		if _, _, _, _, _, err := ssh.ParseKnownHosts(line); err != nil {
-			at.wrong(fmt.Sprintf("%s: line %d cannot be read: %v", name, n, err), "it must be as ssh-keyscan prints it")
+			at.wrong(fmt.Sprintf("line %d of %s is no server's key", n, name), "it must be as ssh-keyscan prints it")
 			return
 		}
 	}

@@ -137,7 +137,7 @@ func (d *document) rotation(dst *Rotation, key string, v ast.Node) {
 	case err == nil && age >= least && age <= most:
 		dst.Age = age
 	case err == nil:
-		d.wrong(v, fmt.Sprintf("%s cannot be %q", key, s), fmt.Sprintf("an age is a time from %s to %s, such as 24h", least, most))
+		d.wrong(v, fmt.Sprintf("%s cannot be %q", key, s), fmt.Sprintf("an age is a time from %s to %s, such as 24h", span(least), span(most)))
 	default:
 		hint := "it is never, after_joins or an age, such as 24h"
 		if near := nearest(s, []string{"never", "after_joins"}); near != "" {

@@ -333,11 +333,23 @@ func (d *document) duration(dst *time.Duration, lo, hi time.Duration) func(strin
 		}
 		t, err := time.ParseDuration(s)
 		if err != nil || t < lo || t > hi {
-			d.wrong(v, fmt.Sprintf("%s cannot be %q", key, s), fmt.Sprintf("it must be a time from %s to %s, such as 90s, 30m or 12h", lo, hi))
+			d.wrong(v, fmt.Sprintf("%s cannot be %q", key, s), fmt.Sprintf("it must be a time from %s to %s, such as 90s, 30m or 12h", span(lo), span(hi)))
 			return
 		}
 		*dst = t
 	}
+}
+
+// span writes a time as people do: 12h rather than 12h0m0s.
+func span(t time.Duration) string {
+	s := t.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 func (d *document) addr(n ast.Node, what string) (netip.Addr, bool) {
