@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -269,23 +270,36 @@ func makeAndWatch(t *testing.T, e swarm.Engine, real *dockertest.Engine) {
 	}
 	changes, ended := make(chan struct{}, 100), make(chan error, 1)
 	go func() { ended <- e.Watch(ctx, func() { changes <- struct{}{} }) }()
-	wait := func(what string) {
-		t.Helper()
+	heard := func() bool {
 		select {
 		case <-changes:
+			return true
 		case err := <-ended:
-			t.Fatalf("%s: watching ended: %v", what, err)
-		case <-ctx.Done():
-			t.Fatalf("%s: nothing is heard", what)
+			t.Fatalf("watching ended: %v", err)
+		default:
 		}
+		return false
 	}
-	wait("beginning")
-	n := nodes[0]
-	n.Labels = map[string]string{"rack": "r1"}
-	if err := e.SetNode(ctx, n.ID, n.Version, n.Spec); err != nil {
-		t.Fatal(err)
-	}
-	wait("a label")
+	until(t, "watching begins", heard)
+	// The engine answers just before it begins to listen for changes itself, so
+	// that a first one can be missed.
+	rack := 0
+	until(t, "a label is heard of", func() bool {
+		if heard() {
+			return true
+		}
+		nodes, err := e.Nodes(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := nodes[0]
+		rack++
+		n.Labels = map[string]string{"rack": fmt.Sprint(rack)}
+		if err := e.SetNode(ctx, n.ID, n.Version, n.Spec); err != nil && !errors.Is(err, swarm.ErrConflict) {
+			t.Fatal(err)
+		}
+		return false
+	})
 	real.Kill()
 	select {
 	case err := <-ended:
