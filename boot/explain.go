@@ -92,6 +92,12 @@ func (p *Profile) Explain() []Value {
 			add("swarm.labels."+k, m.Labels[k], "")
 		}
 	}
+	if h := p.Host; h != nil {
+		said := h.explain()
+		for _, k := range hostOrigins {
+			add("esxi."+k, said[k], "")
+		}
+	}
 	return out
 }
 

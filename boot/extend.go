@@ -75,6 +75,9 @@ func (p *Profile) lay(from Profile) {
 		}
 		p.Swarm.lay(*from.Swarm, take)
 	}
+	if from.Host != nil {
+		p.layHost(*from.Host, take)
+	}
 }
 
 // unite appends to list what it does not hold yet; take tells where from and to.

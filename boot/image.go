@@ -21,6 +21,7 @@ type Image struct {
 	Kernel  ImageFile   `json:"kernel"`
 	Initrds []ImageFile `json:"initrds"`
 	RootFS  *ImageFile  `json:"rootfs,omitempty"` // fetched by the initramfs; nil when inside an initrd
+	ESXi    *ESXiMedium `json:"esxi,omitempty"`   // for the family ESXi only
 }
 
 // An ImageFile is one file of an image.
