@@ -154,8 +154,14 @@ func (d *docker) Init(ctx context.Context, o Init) error {
 
 // Watch implements [Membership].
 func (d *docker) Watch(ctx context.Context, changed func()) error {
+	cli := d.cli.Load()
+	// Asking for events, unlike anything else, does not wait until the client
+	// has settled on an API version, and races with it.
+	if _, err := call(ctx, cli.ServerVersion); err != nil {
+		return d.gone(err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	messages, errs := d.cli.Load().Events(ctx, events.ListOptions{
+	messages, errs := cli.Events(ctx, events.ListOptions{
 		Filters: filters.NewArgs(filters.Arg("type", string(events.NodeEventType))),
 	})
 	defer func() {

@@ -336,6 +336,8 @@ func TestBounded(t *testing.T) {
 		case strings.HasSuffix(r.URL.Path, "/_ping"):
 			w.Header().Set("Api-Version", "1.41")
 			return
+		case strings.HasSuffix(r.URL.Path, "/version"):
+			fmt.Fprint(w, "{}")
 		case mode == "headers":
 			for i := range 10_000 {
 				w.Header().Set(fmt.Sprintf("X-%d", i), strings.Repeat("x", 100))
@@ -386,9 +388,11 @@ func TestManyEvents(t *testing.T) {
 	event := []byte(`{"Type":"node","Action":"update","Actor":{"ID":"n","Attributes":{"name":"` + strings.Repeat("{n", 1000) + `"}}}` + "\n")
 	count := swarm.MaxEvent/len(event) + 1000
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/events") {
-			_, _ = w.Write(bytes.Repeat(event, count))
+		if !strings.HasSuffix(r.URL.Path, "/events") {
+			fmt.Fprint(w, "{}")
+			return
 		}
+		_, _ = w.Write(bytes.Repeat(event, count))
 	}))
 	defer s.Close()
 	e, err := swarm.RemoteEngine("tcp://"+s.Listener.Addr().String(), nil, nil)

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -230,41 +231,50 @@ type commanded struct {
 	link    *link
 	tunnel  *tunnel
 	refused error
-	heard   bool // something has come
+	heard   atomic.Bool // something has come
 	said    words
-	once    sync.Once
+	closing sync.Once
+	ending  sync.Once
+	why     error // of the end, when nothing was heard
 }
 
 // Read implements [net.Conn]. If the command ends before anything came from the
 // engine, what it said is the error.
 func (c *commanded) Read(p []byte) (int, error) {
 	n, err := c.out.Read(p)
-	if n > 0 && !c.heard {
-		c.heard = true
+	if n > 0 && c.heard.CompareAndSwap(false, true) {
 		c.link.mu.Lock()
 		c.link.command = true
 		c.link.mu.Unlock()
 	}
-	if err == nil || c.heard {
+	if err == nil || c.heard.Load() {
 		return n, err
 	}
-	late := time.AfterFunc(time.Second, func() { _ = c.session.Close() })
-	defer late.Stop()
-	_ = c.session.Wait() // how it ended is told by what it said
-	return 0, c.tunnel.explainCommand(c.said.String(), c.refused)
+	return 0, c.end()
+}
+
+// end says why the command has ended.
+func (c *commanded) end() error {
+	c.ending.Do(func() {
+		late := time.AfterFunc(time.Second, func() { _ = c.session.Close() })
+		defer late.Stop()
+		_ = c.session.Wait() // how it ended is told by what it said
+		c.why = c.tunnel.explainCommand(c.said.String(), c.refused)
+	})
+	return c.why
 }
 
 func (c *commanded) Write(p []byte) (int, error) {
 	n, err := c.in.Write(p)
-	if errors.Is(err, io.EOF) {
-		err = io.ErrClosedPipe // reading says why
+	if err != nil && !c.heard.Load() {
+		err = c.end()
 	}
 	return n, err
 }
 
 func (c *commanded) Close() error {
 	err := c.session.Close()
-	c.once.Do(c.link.release)
+	c.closing.Do(c.link.release)
 	if errors.Is(err, io.EOF) {
 		return nil // the command had ended
 	}
