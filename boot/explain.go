@@ -98,6 +98,29 @@ func (p *Profile) Explain() []Value {
 			add("esxi."+k, said[k], "")
 		}
 	}
+	if b := p.Power; b != nil {
+		for _, k := range powerOrigins {
+			add(k, b.explain()[k], "")
+		}
+	}
+	return out
+}
+
+// explain is what b says, by the keys of powerOrigins.
+func (b BMC) explain() map[string]string {
+	out := map[string]string{
+		"power":               strings.TrimSpace(string(b.Kind) + " " + b.Addr),
+		"power.user":          b.User,
+		"power.password_file": b.PasswordFile,
+	}
+	switch {
+	case b.AnyCertificate():
+		out["power.tls"] = "any certificate is taken"
+	case b.Fingerprint != "":
+		out["power.tls"] = "certificate " + b.Fingerprint
+	case b.CAFile != "":
+		out["power.tls"] = "certificates signed by " + b.CAFile
+	}
 	return out
 }
 

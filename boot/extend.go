@@ -14,7 +14,8 @@ import (
 //   - ssh_keys and args are appended, each once;
 //   - files replace by path and units by name;
 //   - butane fragments are appended, so that later ones win;
-//   - swarm labels are merged, the rest of swarm replaces key by key.
+//   - swarm labels are merged, the rest of swarm replaces key by key, and so
+//     does power (see [BMC.Extend]).
 //
 // Origins follow the values that survive. The result shares no memory with p
 // or over.
@@ -77,6 +78,26 @@ func (p *Profile) lay(from Profile) {
 	}
 	if from.Host != nil {
 		p.layHost(*from.Host, take)
+	}
+	if from.Power != nil {
+		p.layPower(*from.Power, take)
+	}
+}
+
+// powerOrigins are the keys of a BMC that have origins of their own.
+var powerOrigins = []string{"power", "power.user", "power.password_file", "power.tls"}
+
+func (p *Profile) layPower(from BMC, take func(key, as string)) {
+	was := BMC{}
+	if p.Power != nil {
+		was = *p.Power
+	}
+	now := was.Extend(from)
+	p.Power = &now
+	for _, k := range powerOrigins {
+		if from.explain()[k] != "" || now.explain()[k] == "" {
+			take(k, k)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ type Profile struct {
 	Butane  []Fragment // merged in this order, later ones win
 	Swarm   *Member    // nil: the machine joins no swarm
 	Host    *Host      // how ESXi is installed, for images of that family; nil: with all defaults
+	Power   *BMC       // how it is switched on and off; nil: by hand
 
 	// Origins says where each value was written, keyed by its place:
 	// "image", "console", "args.0", "ssh_keys.1", "files./etc/motd",

@@ -34,6 +34,7 @@ var may = map[string][]string{
 	"internal/store":    {},
 	"internal/timeline": {"boot", "internal/store"},
 	"internal/override": {"boot", "internal/store"},
+	"internal/power":    {"boot"},
 	"internal/swarm":    {"boot"},
 	"internal/api":      {"boot"},
 	"internal/metrics":  {"boot"},
@@ -44,7 +45,7 @@ var may = map[string][]string{
 	// The only place that knows everything.
 	"cmd/bootd": {
 		"boot", "boot/lease", "boot/dhcp", "boot/tftp", "boot/ra", "boot/ipxe", "ignition", "assets",
-		"internal/config", "internal/store", "internal/timeline", "internal/override", "internal/swarm",
+		"internal/config", "internal/store", "internal/timeline", "internal/override", "internal/power", "internal/swarm",
 		"internal/api", "internal/client", "internal/metrics", "internal/lab",
 	},
 }
@@ -59,6 +60,8 @@ var only = map[string][]string{
 	"github.com/coreos/stream-metadata-go": {"assets"},
 	"github.com/ProtonMail/go-crypto":      {"assets"},
 	"github.com/docker/docker":             {"internal/swarm"},
+	"github.com/bmc-toolbox/bmclib":        {"internal/power"},
+	"github.com/stmcginnis/gofish":         {"internal/power"},
 	"go.etcd.io/etcd":                      {"internal/store"},
 	"github.com/goccy/go-yaml":             {"internal/config", "internal/lab"},
 	"github.com/fsnotify/fsnotify":         {"internal/config"},

@@ -41,6 +41,7 @@ type loader struct {
 	machines  []*rawMachine
 	unknown   string
 	unknownAt located
+	switches  boot.Profile // of bootd.yaml: only what says how machines are switched
 	swarms    []*rawSwarm
 	swarmKey  string // which of swarm and swarms is there
 	fsys      fs.FS  // the directory
@@ -72,7 +73,7 @@ func Load(dir string) (c *Config, err error) {
 
 // load is Load on any file system.
 func load(dir string, fsys fs.FS) (*Config, error) {
-	l := &loader{config: defaults(dir), profiles: map[string]*rawProfile{}, lost: map[string]bool{}, fsys: fsys}
+	l := &loader{config: defaults(dir), switches: boot.Profile{Origins: map[string]boot.Origin{}}, profiles: map[string]*rawProfile{}, lost: map[string]bool{}, fsys: fsys}
 	l.read(fsys, ServerFile, l.server, true)
 	for _, name := range l.glob(fsys, profilesDir) {
 		l.read(fsys, name, l.profile, false)
@@ -250,6 +251,7 @@ func (l *loader) build() {
 		l.mistakes = append(l.mistakes, Mistake{Origin: boot.Origin{File: ServerFile}, Message: err.Error()})
 		return
 	}
+	l.checkWholePower(c)
 	l.config.Catalog = c
 	for _, s := range l.swarms {
 		l.config.Swarms = append(l.config.Swarms, s.Swarm)
@@ -260,7 +262,7 @@ func (l *loader) build() {
 func (l *loader) whole(name string) boot.Profile {
 	p := l.profiles[name]
 	if p.extends == "" {
-		return boot.Profile{}.Extend(p.Profile)
+		return l.switches.Extend(p.Profile)
 	}
 	return l.whole(p.extends).Extend(p.Profile)
 }

@@ -30,6 +30,7 @@ func (l *loader) server(d *document, body ast.Node) {
 			d.entries(v, key, func(name string, k, v ast.Node) { l.image(d, name, k, v) })
 		},
 		"unknown": d.into(&l.unknown, func(v ast.Node, _ string) { l.unknownAt = located{d, v} }),
+		"power":   func(_ string, v ast.Node) { l.power(d, &l.switches, v) },
 		"swarm":   func(key string, v ast.Node) { l.swarmSection(d, key, v) },
 		"swarms":  func(key string, v ast.Node) { l.swarmSection(d, key, v) },
 		"api": func(key string, v ast.Node) {
