@@ -38,9 +38,11 @@ type Config struct {
 	// Called often, also concurrently; its result is not changed.
 	Machines func() []Machine
 	// Networks lists the overlay networks that are to be there, as of now. Those
-	// that bootd made and that are not listed any more are removed. Like
-	// Machines in other respects; nil: networks are left alone.
-	Networks func() []Network
+	// that bootd made and that are not listed any more are removed. It reports
+	// false when that is not known, because this swarm itself is not declared
+	// any more: networks are left alone then, as they are if Networks is nil.
+	// Like Machines in other respects.
+	Networks func() ([]Network, bool)
 	// Record is told when a machine's node becomes ready and when one is
 	// removed. Called by Run, one call after the other. An event of a removal
 	// is lost if the process is killed between the removal and the call; one

@@ -30,7 +30,10 @@ const (
 )
 
 // LookAtNetworks is one look of [Swarm.Run] at the networks.
-func LookAtNetworks(ctx context.Context, s *Swarm) { s.lookAtNetworks(ctx, s.cfg.Networks()) }
+func LookAtNetworks(ctx context.Context, s *Swarm) {
+	want, _ := s.cfg.Networks()
+	s.lookAtNetworks(ctx, want)
+}
 
 // Differs lists what of a network differs from its declaration.
 func Differs(w Network, h NetworkState) []string { return differences(w, h) }

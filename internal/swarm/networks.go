@@ -65,8 +65,9 @@ func (s *Swarm) keepNetworks(ctx context.Context) {
 	defer tick.Stop()
 	var done []Network // what was declared at the last look; nil: there was none
 	for {
-		want := append([]Network{}, s.cfg.Networks()...)
-		if ready := s.Status().Phase == Ready; ready && (done == nil || !reflect.DeepEqual(want, done)) {
+		want, known := s.cfg.Networks()
+		want = append([]Network{}, want...)
+		if ready := s.Status().Phase == Ready; ready && known && (done == nil || !reflect.DeepEqual(want, done)) {
 			s.lookAtNetworks(ctx, want)
 			done = want
 		}

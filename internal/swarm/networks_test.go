@@ -30,12 +30,20 @@ func prefix(s string) []swarm.Subnet { return []swarm.Subnet{{Prefix: netip.Must
 type declared struct {
 	mu   sync.Mutex
 	list []swarm.Network
+	gone bool
 }
 
-func (d *declared) get() []swarm.Network {
+func (d *declared) get() ([]swarm.Network, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.list
+	return d.list, !d.gone
+}
+
+// forget takes the whole swarm out of the configuration.
+func (d *declared) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.list, d.gone = nil, true
 }
 
 func (d *declared) set(list ...swarm.Network) {
@@ -134,6 +142,11 @@ func TestNetworksLive(t *testing.T) {
 		time.Sleep(time.Minute)
 		e.Start()
 		expect(30*time.Second, "after the engine's restart", has("later"))
+
+		// A swarm that is not bootd's business any more keeps its networks.
+		want.forget()
+		s.Nudge()
+		expect(time.Minute, "left alone", has("later"))
 
 		cancel()
 		if err := <-ended; err != nil {
@@ -235,7 +248,7 @@ func TestNetworksProperties(t *testing.T) {
 		}
 		broken := true
 		var want []swarm.Network
-		s := swarm.NewOn(swarm.Config{Networks: func() []swarm.Network { return want }, Log: discard()}, failing{e, func() int {
+		s := swarm.NewOn(swarm.Config{Networks: func() ([]swarm.Network, bool) { return want, true }, Log: discard()}, failing{e, func() int {
 			if !broken {
 				return 9
 			}
@@ -327,7 +340,7 @@ func TestRealNetworks(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want []swarm.Network
-	s := swarm.NewOn(swarm.Config{Networks: func() []swarm.Network { return want }, Log: discard()}, e)
+	s := swarm.NewOn(swarm.Config{Networks: func() ([]swarm.Network, bool) { return want, true }, Log: discard()}, e)
 	state := func(name string) (swarm.NetworkState, bool) {
 		t.Helper()
 		list, err := e.Networks(t.Context())
