@@ -32,7 +32,10 @@ func (t *Timeline) Begins(e Event) bool {
 		// Only its first sign where somebody else answers DHCP.
 		return t.reached(Script)
 	case Script, Waiting:
-		return t.reached(Kernel) || t.has(Leased, System) && !t.reached(Script)
+		// Who gets an address from bootd begins with asking for it. A mere
+		// request by HTTP can come from the running system.
+		loader := t.has(Leased, IPXE) || t.has(Leased, Firmware)
+		return !loader && (t.reached(Kernel) || t.has(Leased, System) && !t.reached(Script))
 	}
 	return false
 }

@@ -118,7 +118,8 @@ func TestBegins(t *testing.T) {
 		{"iPXE sends its DISCOVER again and again", "| fo fl l io io io il s"},
 		{"iPXE asks again while it waits for an entry", "| io il w +10s w +10s io il w +10s w s k"},
 		{"iPXE asks again for its script after a failed kernel", "| io il s +10s s +10s s k i"},
-		{"iPXE asks again after a failed initrd", "| io il s k +10s | s k i"},
+		{"iPXE asks again after a failed initrd", "| io il s k +10s s k i"},
+		{"a running machine asks for its script", "| io il s k i sl r g u e j R +1h s w s k"},
 		{"entry removed and written again", "| io il s +10s w +10s io il w +10s s k i"},
 		{"config not ready for a minute", "| io il s k i r gw +5s gw +50s gw g u"},
 

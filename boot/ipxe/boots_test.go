@@ -99,20 +99,7 @@ func (m *memory) addLocked(e boot.Event) boot.MAC {
 		m.boots[mac] = tl
 	}
 	m.invs[mac] = m.invs[mac].Merge(e.Inventory)
-	if e.Addr.IsValid() {
-		tl.Addr = e.Addr
-	}
-	if e.Node != "" {
-		tl.Node = e.Node
-	}
-	i := slices.IndexFunc(tl.Steps, func(s boot.Step) bool { return s.Stage == e.Stage })
-	if i < 0 {
-		i = len(tl.Steps)
-		tl.Steps = append(tl.Steps, boot.Step{Stage: e.Stage, Client: e.Client, First: e.Time})
-	}
-	s := &tl.Steps[i]
-	s.Text, s.Last, s.Bytes = e.Text, e.Time, e.Bytes
-	s.Count++
+	tl.Apply(e)
 	return mac
 }
 

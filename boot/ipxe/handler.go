@@ -56,8 +56,12 @@ type RenderRequest struct {
 // Config is what a [Handler] needs. All of it must be set where nothing else is
 // said.
 type Config struct {
-	// Assign decides what a machine boots.
+	// Assign decides what a machine boots. Nothing may change by it: who asks
+	// need not be the machine.
 	Assign func(boot.Inventory) (boot.Assignment, error)
+	// Assigned is told what a machine with a profile gets, once it is known to
+	// be the machine that asks. Nil: nobody is told.
+	Assigned func(boot.Assignment)
 	// Image returns the image of that name for a processor (x86_64, aarch64).
 	Image func(name, cpu string) (boot.Image, bool)
 	// Render makes an Ignition config. Its errors may wrap [ErrNotYet] and
@@ -80,14 +84,17 @@ type Config struct {
 const defaultTicketLife = 15 * time.Minute
 
 // A Handler answers machines. See the package comment for its paths.
-type Handler struct{ Config }
+type Handler struct {
+	Config
+	refused refusals
+}
 
 // New returns a handler.
 func New(c Config) *Handler {
 	if c.TicketLife == 0 {
 		c.TicketLife = defaultTicketLife
 	}
-	return &Handler{c}
+	return &Handler{Config: c}
 }
 
 // Content types of answers.

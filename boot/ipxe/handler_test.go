@@ -40,8 +40,8 @@ func TestMachinesThatCannotBoot(t *testing.T) {
 		"too long":  {ask, func(w *world) { w.profiles[node1].Args = []string{strings.Repeat("x", 2000)} }, "2047 are possible; shorten args", boot.Waiting},
 		"no record": {ask, func(w *world) { w.boots.broken = true }, "bootd cannot record this boot; its log says why.", ""},
 		"another machine's address": {ask, func(w *world) { w.leases[addr1] = node2 },
-			"bootd has not leased 10.0.0.11 to 52:54:00:00:00:01, so this machine gets nothing.", boot.Refused},
-		"no lease": {ask, func(w *world) { delete(w.leases, addr1) }, "bootd has not leased 10.0.0.11", boot.Refused},
+			"bootd gives no script to 52:54:00:00:00:01 at 10.0.0.11: its address is not leased to it.", boot.Refused},
+		"no lease": {ask, func(w *world) { delete(w.leases, addr1) }, "its address is not leased to it", boot.Refused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

@@ -47,6 +47,7 @@ func (h *Handler) render(q request, tl boot.Timeline, wrap bool) answer {
 	}
 	var body []byte
 	if err == nil {
+		h.assigned(a)
 		body, err = h.Render(q.Context(), RenderRequest{
 			Assignment: a, Accept: q.Header.Get("Accept"), Wrap: wrap,
 			ReportURL: q.base + "/report/" + h.Tickets.Report(tl.ID, tl.MAC),
@@ -86,6 +87,9 @@ func (h *Handler) render(q request, tl boot.Timeline, wrap bool) answer {
 // refuse notes that somebody wanted a config that he does not get. mac is whose
 // it would have been, if that is known for certain.
 func (h *Handler) refuse(q request, mac boot.MAC, why string) answer {
+	if !h.refused.news(q.addr, time.Now()) {
+		return text(http.StatusForbidden, why)
+	}
 	e := boot.Event{Time: time.Now(), MAC: mac, Stage: boot.Refused, Text: "Ignition config asked for from " + q.addr.String() + ": " + why}
 	if mac.IsZero() {
 		// The recorder finds out who has it. Otherwise it would take this for

@@ -22,25 +22,41 @@ func (h *Handler) machineScript(q request) answer {
 	inv.Addr = q.addr
 	inv = h.Boots.Inventory(inv.MAC).Merge(inv)
 	a, err := h.Assign(inv)
+	if why := h.stranger(a.Network, inv); why != "" {
+		return h.refuseScript(q, inv.MAC, why)
+	}
 	if err != nil {
 		return h.wait(q, inv, "bootd cannot decide what this machine boots: "+err.Error())
 	}
-	if !h.holds(a, inv) {
-		return h.refuseScript(q, inv)
-	}
-	switch {
-	case a.Profile == nil:
+	if a.Profile == nil {
 		return h.unknown(q, inv)
-	case a.Profile.Image == "":
+	}
+	h.assigned(a)
+	if a.Profile.Image == "" {
 		return h.localDisk(q, a)
 	}
 	cpu := cpuOf(inv)
 	img, ok := h.Image(a.Profile.Image, cpu)
 	if !ok {
 		return h.wait(q, inv, fmt.Sprintf("%s: profile %s boots image %s, which bootd does not have for %s.",
-			a.Name, a.Profile.Name, a.Profile.Image, cpu), "Get it with: bootd asset fetch "+a.Profile.Image)
+			a.Name, a.Profile.Name, a.Profile.Image, cpu), "Get it with: bootd asset fetch "+a.Profile.Image+cpuFlag(cpu))
 	}
 	return h.bootScript(q, a, img)
+}
+
+// cpuFlag is what the command for fetching an image needs for a processor.
+func cpuFlag(cpu string) string {
+	if cpu == "x86_64" {
+		return ""
+	}
+	return " --cpu " + cpu
+}
+
+// assigned tells what a machine gets.
+func (h *Handler) assigned(a boot.Assignment) {
+	if h.Assigned != nil && a.Profile != nil {
+		h.Assigned(a)
+	}
 }
 
 // bootScript notes that the machine boots, and then tells it what: the ticket
@@ -110,33 +126,41 @@ func (h *Handler) wait(q request, inv boot.Inventory, lines ...string) answer {
 	return ipxeScript(Wait(q.base, lines...))
 }
 
-// holds reports whether the machine that asks can be the one it says. A MAC is
-// only a claim; the lease is not. Where somebody else gives the addresses,
+// stranger says why who asks cannot be the loader of the machine that it names;
+// empty if it can. A MAC is only a claim; the lease is not, and neither is what
+// has been heard of the machine since. Where somebody else gives the addresses,
 // nothing better is known.
-func (h *Handler) holds(a boot.Assignment, inv boot.Inventory) bool {
-	if h.Holder == nil {
-		return true
+func (h *Handler) stranger(n *boot.Network, inv boot.Inventory) string {
+	switch {
+	case h.Holder == nil:
+		return ""
+	case n == nil: // from none of the networks: routed here, and no machine that boots
+		return "its address is in none of bootd's networks"
+	case !leased(n):
+		return ""
 	}
-	if a.Network == nil {
-		return false // from none of the networks: routed here, and no machine that boots
+	if mac, ok := h.Holder(inv.Addr); !ok || mac != inv.MAC {
+		return "its address is not leased to it"
 	}
-	if !leased(a.Network) {
-		return true
+	if tl, ok := h.Boots.Current(inv.MAC); !ok || !tl.Loading() {
+		return "its loader has not asked for an address since it was switched on"
 	}
-	mac, ok := h.Holder(inv.Addr)
-	return ok && mac == inv.MAC
+	return ""
 }
 
-func (h *Handler) refuseScript(q request, inv boot.Inventory) answer {
-	const why = "its script was asked for from an address that is not leased to it"
-	// Nothing else that the request says is noted: it may be another machine's.
-	h.Boots.Record(boot.Event{
-		Time: time.Now(), MAC: inv.MAC, Stage: boot.Refused, Client: boot.IPXE,
-		Text: fmt.Sprintf("%s (%s)", why, q.addr),
-	})
-	h.Log.Warn("script refused", "mac", inv.MAC, "addr", q.addr, "err", why)
-	return ipxeScript(Wait(q.base, "bootd has not leased "+q.addr.String()+" to "+inv.MAC.String()+", so this machine gets nothing.",
-		"Restart it, so that it asks for an address again."))
+// refuseScript sends away who cannot be the machine. If it is the machine after
+// all, because the record of its lease was lost when bootd was killed, then it
+// asks for its address again, and is recognized.
+func (h *Handler) refuseScript(q request, mac boot.MAC, why string) answer {
+	if h.refused.news(q.addr, time.Now()) {
+		// Nothing else that the request says is noted: it may be another machine's.
+		h.Boots.Record(boot.Event{
+			Time: time.Now(), MAC: mac, Stage: boot.Refused, Client: boot.IPXE,
+			Text: fmt.Sprintf("script asked for from %s: %s", q.addr, why),
+		})
+		h.Log.Warn("script refused", "mac", mac, "addr", q.addr, "err", why)
+	}
+	return ipxeScript(Reacquire(q.base, "bootd gives no script to "+mac.String()+" at "+q.addr.String()+": "+why+"."))
 }
 
 // inventory is what is known of a machine that asks from addr.

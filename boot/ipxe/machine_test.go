@@ -96,13 +96,14 @@ func newWorld(t testing.TB) *world {
 }
 
 func (w *world) assign(inv boot.Inventory) (boot.Assignment, error) {
-	if inv.Serial == "TWICE" {
-		return boot.Assignment{}, errors.New("machines/a.yaml:1:1 and machines/b.yaml:1:1 both match")
-	}
-	a := boot.Assignment{Inventory: inv, Name: "node" + fmt.Sprint(inv.MAC[5]), Profile: w.profiles[inv.MAC]}
+	a := boot.Assignment{Inventory: inv, Name: "node" + fmt.Sprint(inv.MAC[5])}
 	if w.network != nil && w.network.Subnet.Contains(inv.Addr) {
 		a.Network = w.network
 	}
+	if inv.Serial == "TWICE" {
+		return a, errors.New("machines/a.yaml:1:1 and machines/b.yaml:1:1 both match")
+	}
+	a.Profile = w.profiles[inv.MAC]
 	return a, nil
 }
 
@@ -147,7 +148,7 @@ func (w *world) get(addr netip.Addr, path string) (int, string) {
 // powerOn is what DHCP records.
 func (w *world) powerOn(mac boot.MAC, addr netip.Addr) {
 	w.boots.Record(boot.Event{Time: time.Now(), MAC: mac, Stage: boot.Offered, Client: boot.Firmware})
-	w.boots.Record(boot.Event{Time: time.Now(), MAC: mac, Stage: boot.Leased, Client: boot.Firmware, Addr: addr})
+	w.boots.Record(boot.Event{Time: time.Now(), MAC: mac, Stage: boot.Leased, Client: boot.IPXE, Addr: addr})
 }
 
 // machine is an iPXE that runs bootd's scripts from addr.

@@ -19,7 +19,7 @@ func TestFromNoNetwork(t *testing.T) {
 	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 80}))
 	rec := httptest.NewRecorder()
 	w.handler.ServeHTTP(rec, r)
-	if body := rec.Body.String(); strings.Contains(body, "/ignition/") || !strings.Contains(body, "has not leased 203.0.113.9") {
+	if body := rec.Body.String(); strings.Contains(body, "/ignition/") || !strings.Contains(body, "its address is in none of bootd's networks") {
 		t.Errorf("%d\n%s", rec.Code, body)
 	}
 	if len(w.renders) > 0 {

@@ -83,6 +83,24 @@ func Wait(base string, lines ...string) []byte {
 	return again(&b, base)
 }
 
+// Reacquire is the script of a machine that has to ask for its address again,
+// after ten seconds: it shows lines, and begins anew.
+func Reacquire(base string, lines ...string) []byte {
+	var b bytes.Buffer
+	fmt.Fprintln(&b, "echo")
+	for _, l := range lines {
+		say(&b, "%s", l)
+	}
+	b.WriteString("set try:int32 0\n" +
+		":again\n" +
+		pause +
+		"inc try\n" +
+		"iseq ${try} 60 && reboot ||\n" +
+		"ifclose\n" + // all cards; what is not closed keeps its address
+		"dhcp && chain --replace --autofree --timeout 30000 " + base + "/boot.ipxe || goto again\n")
+	return script(b.Bytes())
+}
+
 // First is the first script, the same for all machines. The card through which
 // it came is asked for first, because it has an address; then each card in turn
 // gets one. dhcp waits for the link (15 seconds; iflinkwait became a command in

@@ -23,6 +23,7 @@ const (
 	stallBytes    = 1 << 20
 	headerBytes   = 16 << 10
 	connections   = 2048 // at each address
+	perClient     = 64   // of those; a machine that boots has a handful
 	stopTimeout   = 5 * time.Second
 )
 
@@ -97,12 +98,13 @@ func (s *Server) close() {
 }
 
 // A listener hands out so many connections and no more. Others wait in the
-// kernel's queue.
+// kernel's queue; those of a client that has its share already are closed.
 type listener struct {
 	*net.TCPListener
-	places chan struct{}
-	once   sync.Once
-	done   chan struct{}
+	places  chan struct{}
+	clients census
+	once    sync.Once
+	done    chan struct{}
 }
 
 // Accept implements [net.Listener].
@@ -112,12 +114,22 @@ func (l *listener) Accept() (net.Conn, error) {
 	case <-l.done:
 		return nil, net.ErrClosed
 	}
-	c, err := l.AcceptTCP()
-	if err != nil {
-		<-l.places
-		return nil, err
+	for {
+		c, err := l.AcceptTCP()
+		if err != nil {
+			<-l.places
+			return nil, err
+		}
+		client := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		if !l.clients.enter(client, perClient) {
+			_ = c.Close() // it asks again when it has ended another
+			continue
+		}
+		return &conn{TCPConn: c, free: sync.OnceFunc(func() {
+			l.clients.leave(client)
+			<-l.places
+		})}, nil
 	}
-	return &conn{TCPConn: c, free: sync.OnceFunc(func() { <-l.places })}, nil
 }
 
 // Close implements [net.Listener].

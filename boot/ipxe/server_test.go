@@ -92,7 +92,7 @@ func TestWholeBootOverTCP(t *testing.T) {
 	local := netip.MustParseAddr("127.0.0.1")
 	w.leases[local] = node1
 	w.boots.Record(boot.Event{Time: time.Now(), MAC: node1, Stage: boot.Offered})
-	w.boots.Record(boot.Event{Time: time.Now(), MAC: node1, Stage: boot.Leased, Addr: local})
+	w.boots.Record(boot.Event{Time: time.Now(), MAC: node1, Stage: boot.Leased, Client: boot.IPXE, Addr: local})
 	m := newSim(func(_, url string) (string, bool) {
 		resp, err := http.Get(url)
 		if err != nil {
@@ -239,4 +239,35 @@ func BenchmarkScriptOverTCP(b *testing.B) {
 		body(b, url)
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+}
+
+// One client cannot take all places.
+func TestConnectionsPerClient(t *testing.T) {
+	w := newWorld(t)
+	s, _ := serve(t, w.handler, "127.0.0.1:0")
+	addr := s.Addrs()[0].String()
+	from := func(client string) error {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(client)}}
+		c, err := d.Dial("tcp", addr)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, err := io.WriteString(c, "GET /boot.ipxe HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			return err
+		}
+		_, err = c.Read(make([]byte, 1))
+		return err
+	}
+	for i := range 64 {
+		if err := from("127.0.0.2"); err != nil {
+			t.Fatalf("connection %d: %v", i+1, err)
+		}
+	}
+	if err := from("127.0.0.2"); err == nil {
+		t.Error("a client has more connections than its share")
+	}
+	if err := from("127.0.0.3"); err != nil {
+		t.Errorf("another client: %v", err)
+	}
 }

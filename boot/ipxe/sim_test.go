@@ -277,6 +277,10 @@ func (s *sim) simple(cmd string, argv []string) bool {
 	case "dhcp":
 		return s.dhcp(argv)
 	case "ifclose":
+		if len(argv) == 0 {
+			s.open = nil
+			break
+		}
 		i := slices.Index(s.cards, s.card(argv[0]))
 		s.open = slices.DeleteFunc(s.open, func(o int) bool { return o == i })
 	case "imgfree":
@@ -300,7 +304,12 @@ func (s *sim) simple(cmd string, argv []string) bool {
 }
 
 func (s *sim) dhcp(argv []string) bool {
-	if len(argv) != 1 {
+	if len(argv) == 0 { // the first card that gets an address
+		for i := range s.cards {
+			if s.dhcp([]string{"net" + strconv.Itoa(i)}) {
+				return true
+			}
+		}
 		return false
 	}
 	c := s.card(argv[0])

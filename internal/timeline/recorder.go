@@ -236,8 +236,11 @@ func (r *Recorder) Assigned(mac boot.MAC, name, profile string, expect boot.Stag
 	a := assigned{name, profile, expect}
 	m := r.machines[mac]
 	if m == nil || m.current() == nil {
-		if len(r.pending) >= keepPending {
-			clear(r.pending)
+		if _, again := r.pending[mac]; !again && len(r.pending) >= keepPending {
+			for other := range r.pending { // any of them
+				delete(r.pending, other)
+				break
+			}
 		}
 		r.pending[mac] = a
 		return
