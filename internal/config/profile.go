@@ -20,6 +20,7 @@ type rawProfile struct {
 	extAt   located
 	imageAt located
 	swarmAt located
+	nameAt  located // of the swarm's name
 }
 
 // located remembers where something was, for a mistake that is only seen when
@@ -332,7 +333,10 @@ func (d *document) member(p *rawProfile, v ast.Node) {
 		return func(k string, v ast.Node) { p.Origins["swarm."+key] = d.origin(v); f(k, v) }
 	}
 	d.mapping(v, "swarm", fields{
-		"swarm":        note("swarm", d.into(&m.Swarm)),
+		"swarm": note("swarm", func(k string, v ast.Node) {
+			p.nameAt = located{d, v}
+			d.into(&m.Swarm)(k, v)
+		}),
 		"role":         note("role", d.one(&role, string(boot.Worker), string(boot.Manager))),
 		"availability": note("availability", d.one(&m.Availability, "active", "pause", "drain")),
 		"labels": func(key string, v ast.Node) {

@@ -241,7 +241,7 @@ func (l *loader) checkMember(p *rawProfile) {
 	case len(names) == 0:
 		p.swarmAt.wrong("there is no swarm to join", "add swarm: {} to bootd.yaml")
 	case p.Swarm.Swarm != "" && !slices.Contains(names, p.Swarm.Swarm) && !slices.Contains(names, ""):
-		p.swarmAt.wrong(fmt.Sprintf("swarm %q is not known", p.Swarm.Swarm), suggest(p.Swarm.Swarm, names))
+		p.nameAt.wrong(fmt.Sprintf("swarm %q is not known", p.Swarm.Swarm), suggest(p.Swarm.Swarm, names))
 	}
 }
 
