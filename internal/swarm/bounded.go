@@ -9,11 +9,11 @@ import (
 )
 
 // How much of an engine's answers is read. A node takes 3 kB and some thirty
-// objects, most of them plugins of its engine; so ten thousand nodes are well
-// below both. Objects are counted because an empty one takes two bytes there
-// and some hundreds here.
+// objects, most of them plugins of its engine, and a task about as much; so ten
+// thousand nodes, and thirty thousand tasks, are below both. Objects are counted
+// because an empty one takes two bytes there and some hundreds here.
 const (
-	maxAnswer  = 128 << 20
+	maxAnswer  = 256 << 20
 	maxObjects = 1 << 20
 	maxEvent   = 1 << 20  // of one in the stream of events
 	maxError   = 16 << 10 // of an answer that says what went wrong
@@ -65,9 +65,9 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	b.count(got)
 	switch {
 	case b.seen > b.most:
-		return 0, fmt.Errorf("the answer is longer than %d bytes, which no engine's is", b.most)
+		return 0, fmt.Errorf("the answer is longer than %d bytes, which is more than is read of an engine", b.most)
 	case b.objects > maxObjects:
-		return 0, fmt.Errorf("the answer holds more than %d objects, which no engine's does", maxObjects)
+		return 0, fmt.Errorf("the answer holds more than %d objects, which is more than is read of an engine", maxObjects)
 	}
 	return n, err
 }

@@ -16,6 +16,12 @@
 // event of the engine, when nudged, and every few seconds. Being killed between
 // two actions is harmless, since the next look shows what is left to do.
 //
+// The engine may be elsewhere: it is reached by a socket, by TCP with or without
+// TLS, or through an SSH server. What keeps bootd from it is said with what
+// helps. Overlay networks that are declared are kept as well, beside the nodes:
+// those that bootd made carry a label, and only those are ever removed, when
+// they are not declared any more and nothing uses them.
+//
 // A Swarm's methods may be called from any goroutine at any time, also before
 // and after Run. The package is the only one that knows Docker's API. It does
 // not start engines, and it says nothing to machines: whoever serves them calls
