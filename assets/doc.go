@@ -38,6 +38,8 @@
 //     signature is checked when one is named.
 //   - A local directory: the operator's word. A signature beside a file is
 //     checked if its key is known.
+//   - An installation medium of ESXi: the operator's word. VMware publishes its
+//     digests to customers only.
 //
 // Signatures do not say which version a file belongs to: a hostile mirror can
 // serve an old release. Only an image source marked insecure goes without
@@ -45,6 +47,11 @@
 // programs are.
 //
 // A [Store] may be used by several goroutines at once. The package starts no
-// goroutine that outlives a call, knows nothing of machines or profiles, and
-// leaves ESXi's installation media to others.
+// goroutine that outlives a call, and knows nothing of machines or profiles.
+//
+// # Installation media
+//
+// ISO images are read by a reader of this package, since they are other people's
+// files: what it reads is bounded in size, depth and number, checked to lie
+// within the file, and never used as a path of this system.
 package assets

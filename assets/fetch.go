@@ -1,6 +1,7 @@
 package assets
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,6 +62,8 @@ func title(src Source, pl plan) string {
 		return c.Name
 	case URLs:
 		return c.Name
+	case ISO:
+		return cmp.Or(c.Name, c.Path)
 	}
 	return pl.image.Name
 }
@@ -92,6 +95,9 @@ func checkPlan(pl plan) error {
 			return fmt.Errorf("two of its files are called %s", f.name)
 		}
 		seen[f.name] = true
+		if f.name == "lock" {
+			return fmt.Errorf("%q cannot be the name of an image's file", f.name)
+		}
 	}
 	return nil
 }
@@ -233,6 +239,9 @@ func (r *run) size(ctx context.Context, f part) (int64, error) {
 	if n, ok := r.stored(f); ok {
 		return n, nil
 	}
+	if f.within != nil {
+		return f.within.size, nil
+	}
 	if f.path != "" {
 		st, err := os.Stat(f.path)
 		if err != nil {
@@ -364,11 +373,15 @@ func wrapFile(f part, err error) error {
 // copy copies a local file. The kernel shares the blocks where the file system
 // can.
 func (r *run) copy(ctx context.Context, f part, path string) (err error) {
-	in, err := os.Open(f.path)
+	file, err := os.Open(f.path)
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer file.Close()
+	var in io.Reader = file
+	if f.within != nil {
+		in = io.NewSectionReader(file, f.within.off, f.within.size)
+	}
 	os.Remove(path)
 	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
@@ -405,6 +418,14 @@ func (r *run) record() Record {
 			rec.Image.Initrds = append(rec.Image.Initrds, file)
 		case rootfs:
 			rec.Image.RootFS = &file
+		case mbootEFI:
+			rec.Image.ESXi.EFI = &file
+		case mbootBIOS:
+			rec.Image.ESXi.BIOS = &file
+		case mbootCrypto:
+			rec.Image.ESXi.Crypto = &file
+		case pxelinux:
+			rec.Image.ESXi.PXELinux = &file
 		}
 		signed = signed && r.proofs[i].keyID != ""
 	}

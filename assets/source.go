@@ -19,7 +19,8 @@ import (
 // CoreOSBase is where Fedora publishes its CoreOS streams.
 const CoreOSBase = "https://builds.coreos.fedoraproject.org"
 
-// A Source is where an image comes from: [CoreOS], [Flatcar], [URLs] or [Dir].
+// A Source is where an image comes from: [CoreOS], [Flatcar], [URLs], [Dir] or
+// [ISO].
 type Source interface {
 	// resolve finds out which files make up the image now.
 	resolve(ctx context.Context, g *getter) (plan, error)
@@ -41,11 +42,12 @@ type plan struct {
 type part struct {
 	role   role
 	name   string
-	url    string // empty: path is set
-	path   string // of a local file
-	sha256 string // empty: not promised
-	sig    string // URL or path of the detached signature, which must be good; empty: none
-	sums   string // URL of a list of SHA-512 sums; empty: none
+	url    string   // empty: path is set
+	path   string   // of a local file
+	within *section // where in that; nil: all of it
+	sha256 string   // empty: not promised
+	sig    string   // URL or path of the detached signature, which must be good; empty: none
+	sums   string   // URL of a list of SHA-512 sums; empty: none
 }
 
 // shown is where the file is, for people: without a password.
@@ -69,6 +71,10 @@ const (
 	kernel role = iota
 	initrd
 	rootfs
+	mbootEFI // those of ESXi, in the order of [boot.ESXiMedium.Files]
+	mbootBIOS
+	mbootCrypto
+	pxelinux
 )
 
 // SourceOf returns the source that an image's name tells: fedora-coreos/<stream>

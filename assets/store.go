@@ -280,7 +280,7 @@ func files(img boot.Image) []boot.ImageFile {
 	if img.RootFS != nil {
 		l = append(l, *img.RootFS)
 	}
-	return l
+	return append(l, img.ESXi.Files()...)
 }
 
 // Names become paths and URLs, so what they may hold is stated, not what they
@@ -310,9 +310,9 @@ func checkCPU(cpu string) error {
 }
 
 func checkFamily(f boot.Family) error {
-	known := []boot.Family{boot.FedoraCoreOS, boot.Flatcar, boot.Linux}
+	known := []boot.Family{boot.FedoraCoreOS, boot.Flatcar, boot.Linux, boot.ESXi}
 	if !slices.Contains(known, f) {
-		return fmt.Errorf("%q is not a family of images (%s, %s, %s)", f, known[0], known[1], known[2])
+		return fmt.Errorf("%q is not a family of images (%s, %s, %s, %s)", f, known[0], known[1], known[2], known[3])
 	}
 	return nil
 }
