@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -272,4 +273,25 @@ func classify(err error) error {
 		return fmt.Errorf("%w (%w)", ErrNoLeader, err)
 	}
 	return err
+}
+
+// RotateTokens implements [Operations].
+func (d *docker) RotateTokens(ctx context.Context) error {
+	cli := d.cli.Load()
+	const tries = 5
+	for try := 1; ; try++ {
+		sw, err := cli.SwarmInspect(ctx)
+		if err != nil {
+			return classify(err)
+		}
+		err = classify(cli.SwarmUpdate(ctx, sw.Version, sw.Spec, dockerswarm.UpdateFlags{RotateWorkerToken: true, RotateManagerToken: true}))
+		if !errors.Is(err, ErrConflict) || try == tries {
+			return err
+		}
+	}
+}
+
+// EvictNode implements [Operations].
+func (d *docker) EvictNode(ctx context.Context, id string) error {
+	return classify(d.cli.Load().NodeRemove(ctx, id, dockerswarm.NodeRemoveOptions{Force: true}))
 }

@@ -15,6 +15,7 @@ type Engine interface {
 	Membership
 	Registry
 	Networking
+	Operations
 }
 
 // Membership is the engine's own place in a swarm. Methods can be called

@@ -131,8 +131,7 @@ func (s *Swarm) remove(ctx context.Context, a Remove) error {
 	if err := s.engine.RemoveNode(ctx, a.Node); err != nil {
 		return fmt.Errorf("cannot remove node %s (%s): %w", a.Node, a.Hostname, err)
 	}
-	s.log.Info("node removed", "node", a.Node, "mac", a.MAC, "hostname", a.Hostname, "reason", a.Reason)
-	s.cfg.Record(boot.Event{Time: time.Now(), MAC: a.MAC, Stage: boot.Removed, Node: a.Node, Text: "node " + a.Node + " removed: " + a.Reason})
+	s.removed(a.Node, a.Hostname, a.MAC, a.Reason)
 	return nil
 }
 

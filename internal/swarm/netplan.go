@@ -156,7 +156,8 @@ func inTheWay(w Network, have []NetworkState, id string) string {
 		for _, s := range w.Subnets {
 			for _, t := range h.Subnets {
 				if s.Prefix.Overlaps(t.Prefix) {
-					return fmt.Sprintf("subnet %s overlaps %s of network %s; declare another subnet, or remove that network (docker network rm %s)", s.Prefix, t.Prefix, h.Name, h.Name)
+					name := printable(h.Name, 80)
+					return fmt.Sprintf("subnet %s overlaps %s of network %s; declare another subnet, or remove that network (docker network rm %s)", s.Prefix, t.Prefix, name, name)
 				}
 			}
 		}
@@ -181,8 +182,8 @@ func stranger(w Network, h NetworkState) string {
 func differences(w Network, h NetworkState) []string {
 	var out []string
 	differ := func(key, want, have string) {
-		if want != have {
-			out = append(out, fmt.Sprintf("%s is %s and should be %s", key, cmp.Or(have, "not set"), cmp.Or(want, "not set")))
+		if want != have { // what there is may be anybody's text
+			out = append(out, fmt.Sprintf("%s is %s and should be %s", printable(key, 80), cmp.Or(printable(have, 200), "not set"), cmp.Or(want, "not set")))
 		}
 	}
 	number := func(n int) string {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -120,6 +121,26 @@ func TestPlanNetworks(t *testing.T) {
 		}
 		if diff := cmp.Diff(tt.plan, got); diff != "" {
 			t.Errorf("%s: %s", tt.name, diff)
+		}
+	}
+}
+
+// TestNoticesPrintable: names and labels that others chose cannot write to the
+// terminal that notices are shown on, nor fill it.
+func TestNoticesPrintable(t *testing.T) {
+	evil := "\x1b[2J\n\u009b" + strings.Repeat("x", 1000)
+	w := Network{Name: "mynet", Subnets: []Subnet{sub("10.20.0.0/24")}}
+	for _, have := range [][]NetworkState{
+		{foreign(Network{Name: evil, Subnets: w.Subnets})},
+		{foreign(w, func(h *NetworkState) { h.Driver = evil })},
+		{foreign(w, func(h *NetworkState) { h.Labels = map[string]string{evil: evil} })},
+		{made(w, func(h *NetworkState) { h.Driver, h.Labels[labelSubnets] = "", evil }), foreign(Network{Name: "x", Subnets: w.Subnets})},
+	} {
+		for _, a := range planNetworks([]Network{w}, have, netEpoch) {
+			text := describe(a)
+			if strings.ContainsFunc(text, unicode.IsControl) || len(text) > 900 {
+				t.Errorf("%d bytes: %q", len(text), text)
+			}
 		}
 	}
 }

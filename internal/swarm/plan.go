@@ -308,21 +308,10 @@ func (p *planner) demote(n *Node) bool {
 	if p.demoted {
 		return false // at a later look
 	}
-	others, reachable := 0, 0
-	for i := range p.nodes {
-		o := &p.nodes[i]
-		if o.ID == n.ID || !o.Manager {
-			continue
-		}
-		others++
-		if o.Reachable {
-			reachable++
-		}
-	}
-	quorum := others/2 + 1
-	if reachable < quorum {
+	others, reachable := managersBeside(p.nodes, n.ID)
+	if reachable < quorum(others) {
 		p.keep(n, "cannot demote manager %s: of the other %d managers %d are reachable and %d must be; "+
-			"make another node a manager first", n.Hostname, others, reachable, quorum)
+			"make another node a manager first", n.Hostname, others, reachable, quorum(others))
 		return false
 	}
 	p.demoted = true

@@ -34,15 +34,17 @@ type Swarm struct {
 
 	networks networkKeeper
 
-	mu       sync.Mutex
-	status   Status
-	info     Info
-	infoAt   time.Time
-	last     Info // as a manager
-	lastAt   time.Time
-	skew     time.Duration // the engine's clock less this one
-	told     map[string]bool
-	reported map[string]string // boot ID to node ID: Ready events of this process
+	mu        sync.Mutex
+	status    Status
+	info      Info
+	infoAt    time.Time
+	last      Info // as a manager
+	lastAt    time.Time
+	skew      time.Duration // the engine's clock less this one
+	told      map[string]bool
+	reported  map[string]string // boot ID to node ID: Ready events of this process
+	removals  map[string]uint64 // see Counters
+	rotations uint64
 }
 
 // New returns a Swarm on the Docker engine at cfg.Host. It does not connect
