@@ -23,6 +23,7 @@ func (a *app) api() *client.Client {
 func (a *app) machineCommand() *cobra.Command {
 	c := &cobra.Command{Use: "machine", Short: "the machines and their boots"}
 	group(c, a.orderCommands()...)
+	group(c, a.powerCommand())
 	return group(c,
 		&cobra.Command{
 			Use: "list", Short: "where each machine is", Args: exactly(),

@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 			"image":      makeImage,
 			"mirror":     startMirror,
 			"power":      reportPower,
+			"bmc":        startBMC,
 		},
 	})
 }

@@ -27,6 +27,7 @@ func apiConfig(l *live, o *orders, s *swarm.Swarm, log *slog.Logger) api.Config 
 		Boots:    record.Boots,
 		Leases:   func() []api.Lease { return leaseList(leases.All(), time.Now()) },
 		Orders:   o,
+		Power:    newButtons(l, o.record, log.With("part", "power")),
 		Record: func(ctx context.Context, e boot.Event) error {
 			_, err := record.Commit(ctx, e)
 			return err

@@ -24,6 +24,7 @@ type Config struct {
 	Leases   func() []Lease
 	Nodes    func(context.Context) ([]Node, error) // nil: there is no swarm
 	Orders   Orders
+	Power    Power
 	Record   func(context.Context, boot.Event) error
 	// Past returns the events after the one numbered seq that are still kept,
 	// in order.
@@ -58,6 +59,7 @@ func (a *api) routes() map[string]map[string]handler {
 		"/v1/machines/{id}/approve": {http.MethodPost: a.approve},
 		"/v1/machines/{id}/next":    {http.MethodPut: a.next, http.MethodDelete: a.next},
 		"/v1/machines/{id}/install": {http.MethodPut: a.install, http.MethodDelete: a.install},
+		"/v1/machines/{id}/power":   {http.MethodGet: a.powerState, http.MethodPost: a.switchPower},
 		"/v1/leases":                {http.MethodGet: func(*http.Request) (any, error) { return nonNil(a.Leases()), nil }},
 		"/v1/leases/{addr}":         {http.MethodDelete: a.release},
 		"/v1/swarm/nodes":           {http.MethodGet: a.nodes},

@@ -10,6 +10,7 @@
 //	POST /v1/machines/{id}/approve let an unknown machine boot
 //	PUT  /v1/machines/{id}/next    another profile for its next boot; DELETE takes it back
 //	PUT  /v1/machines/{id}/install install its disk anew at its next boot; DELETE takes it back
+//	GET  /v1/machines/{id}/power   whether it is on; POST switches it
 //	DELETE /v1/machines/{id}       forget what is known of it
 //	GET  /v1/leases                who has which address
 //	DELETE /v1/leases/{addr}       take an address back

@@ -82,8 +82,9 @@ type Order struct {
 // An Outcome is what an order did.
 type Outcome struct {
 	Was     State
-	Now     State // as the BMC shows it, or, where none can tell, as ordered
-	Changed bool  // something was switched
+	Now     State     // as the BMC shows it, or, where none can tell, as ordered
+	Changed bool      // something was switched
+	At      time.Time // when that was ordered; zero: nothing was
 	Text    string
 }
 
@@ -181,10 +182,11 @@ func (s *Switches) carryOut(ctx context.Context, c controller, t Target, o Order
 		}
 		return out, nil
 	}
+	at := time.Now()
 	if err := c.set(ctx, o.Action, was); err != nil {
 		return out, err
 	}
-	out.Changed = true
+	out.Changed, out.At = true, at
 	if o.Action == Shutdown || o.Action == Cycle && was == IsOn {
 		return out, nil // whether and when it is seen in between nobody knows
 	}

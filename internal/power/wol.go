@@ -32,6 +32,7 @@ func (s *Switches) wake(ctx context.Context, t Target, o Order) (Outcome, error)
 		_, err := s.opener(t, o.Action)
 		return Outcome{}, named(err, t, o.Action)
 	}
+	at := time.Now()
 	err := func() error {
 		switch {
 		case o.Boot != "":
@@ -57,7 +58,7 @@ func (s *Switches) wake(ctx context.Context, t Target, o Order) (Outcome, error)
 	case err != nil:
 		return Outcome{}, named(err, t, o.Action)
 	}
-	return Outcome{Was: Unknown, Now: Unknown, Changed: true, Text: "magic packet sent; nothing tells whether it was heard"}, nil
+	return Outcome{Was: Unknown, Now: Unknown, Changed: true, At: at, Text: "magic packet sent; nothing tells whether it was heard"}, nil
 }
 
 // magicPacket is six bytes of ones and the address sixteen times, then the
