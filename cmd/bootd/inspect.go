@@ -3,9 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -125,40 +123,6 @@ func (a *app) event(e api.Event) error {
 	return err
 }
 
-func (a *app) swarmCommand() *cobra.Command {
-	c := &cobra.Command{Use: "swarm", Short: "the Docker Swarm of the machines"}
-	return group(c, &cobra.Command{
-		Use: "nodes", Short: "the nodes, and which machine each one is", Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			list, err := a.api().SwarmNodes(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.swarmNodes(list)
-		},
-	})
-}
-
-func (a *app) swarmNodes(list []api.Node) error {
-	if a.format == "json" {
-		return a.json(list)
-	}
-	now := time.Now()
-	rows := make([][]string, len(list))
-	for i, n := range list {
-		role := string(n.Role)
-		if n.Leader {
-			role += " (leader)"
-		}
-		var labels []string
-		for _, k := range slices.Sorted(maps.Keys(n.Labels)) {
-			labels = append(labels, k+"="+n.Labels[k])
-		}
-		rows[i] = []string{n.Hostname, n.Machine, n.ID, n.State, n.Availability, role, strings.Join(labels, ","), fmt.Sprint(n.Tasks), ago(n.Since, now)}
-	}
-	return a.table([]string{"NODE", "MACHINE", "ID", "STATE", "AVAILABILITY", "ROLE", "LABELS", "TASKS", "SINCE"}, rows)
-}
-
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "how the server is", Args: exactly(),
@@ -188,8 +152,11 @@ func (a *app) status(s api.Status) error {
 		}
 		fmt.Fprintf(a.out, "image %s: %s\n", i.Name, v)
 	}
-	if w := s.Swarm; w != nil {
-		fmt.Fprintf(a.out, "swarm %s: %s %s\n", w.Name, w.Phase, w.Text)
+	for _, w := range s.Swarms {
+		fmt.Fprintln(a.out, strings.TrimSpace(fmt.Sprintf("swarm %s on %s: %s %s", w.Name, w.Host, w.Phase, w.Text)))
+		for _, n := range w.Notices {
+			fmt.Fprintln(a.out, "  -", n)
+		}
 	}
 	if s.Problem != "" {
 		fmt.Fprintf(a.out, "\nThe configuration on disk has mistakes; an older one is in force:\n%s\n", s.Problem)

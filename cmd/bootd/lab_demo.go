@@ -214,7 +214,7 @@ func (a *app) showSwarm(ctx context.Context, l lab.Lab, boots []boot.Timeline) e
 		return err
 	}
 	fmt.Fprintln(a.out, "\n$ bootd swarm nodes")
-	nodes, err := client.New(l.Socket()).SwarmNodes(ctx)
+	nodes, err := client.New(l.Socket()).SwarmNodes(ctx, "")
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,6 @@ import (
 	"bootd/boot"
 	"bootd/internal/config"
 	"bootd/internal/override"
-	"bootd/internal/timeline"
 )
 
 // live is what the server goes by at the moment: the configuration in force
@@ -39,6 +38,15 @@ type live struct {
 	cfg     *config.Config
 	problem error         // of the configuration on disk, when an older one is in force
 	asked   map[wish]bool // what machines asked for and the store did not have
+
+	variants   map[variant]*boot.Profile // that were ordered for one boot
+	variantsOf *boot.Catalog
+}
+
+// A variant is a machine's entry with another profile than its own.
+type variant struct {
+	machine *boot.Machine
+	profile string
 }
 
 // A wish is for an image for a processor: x86_64, aarch64; empty: whatever the
@@ -175,7 +183,6 @@ func (l *live) warnFixed(next *config.Config) {
 		{"api.socket", now.Socket != next.Socket},
 		{"metrics.listen", now.Metrics != next.Metrics},
 		{"log", now.LogLevel != next.LogLevel || now.LogJSON != next.LogJSON},
-		{"swarm", !slices.EqualFunc(now.Swarms, next.Swarms, config.Swarm.Equal)},
 	} {
 		if f.differs {
 			l.log.Warn("a changed setting takes effect when bootd is started again", "key", f.key)
@@ -333,33 +340,71 @@ func imageNames(cfg *config.Config) []string {
 	return out
 }
 
-// assign decides for a machine that asks for its script or config, and notes
-// what it was given.
-func (l *live) assign(inv boot.Inventory, record *timeline.Recorder) (boot.Assignment, error) {
+// assign decides what a machine that asks for its script or config gets.
+func (l *live) assign(inv boot.Inventory, current func(boot.MAC) (boot.Timeline, bool)) (boot.Assignment, error) {
 	a, err := l.catalog().Assign(inv)
-	if err == nil && a.Profile != nil {
-		record.Assigned(inv.MAC, a.Name, a.Profile.Name, l.expect(a))
+	if t, ok := current(inv.MAC); ok && err == nil {
+		a = l.ordered(a, t.ID)
 	}
 	return a, err
 }
 
-// expect is the last stage that a boot leads to.
-func (l *live) expect(a boot.Assignment) boot.Stage {
-	switch {
-	case a.Profile.Image == "":
-		return boot.Script
-	case l.joins(a):
-		return boot.Ready
-	case l.family(a) == boot.Linux:
-		return boot.Initrd
+// ordered is an assignment with the profile that was ordered for this boot
+// only, if one was.
+func (l *live) ordered(a boot.Assignment, bootID string) boot.Assignment {
+	name := l.overrides.Get(a.Inventory.MAC).Profile(bootID)
+	if name == "" {
+		return a
 	}
-	return boot.Up
+	p := l.variant(a.Machine, name)
+	if p == nil {
+		l.log.Warn("an order is not carried out", "mac", a.Inventory.MAC, "machine", a.Name, "reason", "there is no profile "+name+" any more")
+		return a
+	}
+	a.Profile = p
+	return a
 }
 
-// joins reports whether the machine is to be in a swarm that there is.
-func (l *live) joins(a boot.Assignment) bool {
-	_, ok := l.config().SwarmOf(a.Profile.Swarm)
-	return ok
+// variant is a profile with the own keys of a machine's entry, which may be nil.
+// It is the same value each time, since what is derived from it is kept by it.
+func (l *live) variant(m *boot.Machine, name string) *boot.Profile {
+	c := l.catalog()
+	p := c.Profiles[name]
+	if p == nil || m == nil {
+		return p
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.variantsOf != c {
+		l.variantsOf, l.variants = c, map[variant]*boot.Profile{}
+	}
+	key := variant{m, name}
+	if l.variants[key] == nil {
+		v := p.Extend(m.Override)
+		v.Name = p.Name
+		l.variants[key] = &v
+	}
+	return l.variants[key]
+}
+
+// expect is the last stage that a boot leads to.
+func (l *live) expect(a boot.Assignment) boot.Stage {
+	_, joins := l.config().SwarmOf(a.Profile.Swarm)
+	return lastStage(a.Profile.Image != "", l.family(a), joins)
+}
+
+// lastStage is the last stage of a boot with an image of some family, or without
+// any, of a machine that is to join a swarm or not.
+func lastStage(image bool, family boot.Family, joins bool) boot.Stage {
+	switch {
+	case !image:
+		return boot.Script
+	case family == boot.Linux: // nothing runs there that could tell more
+		return boot.Initrd
+	case joins:
+		return boot.Ready
+	}
+	return boot.Up
 }
 
 // family is that of the machine's image.

@@ -20,8 +20,8 @@ const joinAvailability = "drain"
 // A renderer makes the Ignition configs of nodes. What is the same for all
 // nodes of a profile is translated once and kept.
 type renderer struct {
-	// join tells a node how to join; nil when no swarm is managed.
-	join func(context.Context, boot.Role) (swarm.JoinInfo, error)
+	// join tells a node how to join its swarm.
+	join func(context.Context, *boot.Member) (swarm.JoinInfo, error)
 
 	mu        sync.Mutex
 	templates map[templateKey]*ignition.Template
@@ -64,8 +64,8 @@ func (r *renderer) template(p *boot.Profile, family boot.Family) (*ignition.Temp
 // serves.
 func (r *renderer) render(ctx context.Context, req ipxe.RenderRequest, family boot.Family) ([]byte, error) {
 	n := ignition.Node{Hostname: req.Assignment.Name, ReportURL: req.ReportURL}
-	if m := req.Assignment.Profile.Swarm; m != nil && r.join != nil {
-		info, err := r.join(ctx, m.Role)
+	if m := req.Assignment.Profile.Swarm; m != nil {
+		info, err := r.join(ctx, m)
 		if errors.Is(err, swarm.ErrNotReady) {
 			return nil, fmt.Errorf("%w: %w", ipxe.ErrNotYet, err)
 		}

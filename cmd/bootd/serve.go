@@ -24,7 +24,6 @@ import (
 	"bootd/internal/metrics"
 	"bootd/internal/override"
 	"bootd/internal/store"
-	"bootd/internal/swarm"
 	"bootd/internal/timeline"
 )
 
@@ -126,32 +125,23 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		return err
 	}
 
-	renderer := &renderer{}
-	var members *swarm.Swarm
-	if len(cfg.Swarms) > 1 {
-		return fmt.Errorf("cannot serve %d swarms: one process keeps one; give each swarm a bootd of its own", len(cfg.Swarms))
+	herd, err := newSwarms(live, record, overrides, log.With("part", "swarm"))
+	if err != nil {
+		return err
 	}
-	for _, s := range cfg.Swarms {
-		members, err = newSwarm(cfg, s, live, record, log.With("part", "swarm"))
-		if err != nil {
-			return err
-		}
-		renderer.join = members.Join
-	}
-	nudge := func() {
-		if members != nil {
-			members.Nudge()
-		}
-	}
+	renderer := &renderer{join: herd.join}
 
 	var handler *ipxe.Handler
 	handler = ipxe.New(ipxe.Config{
-		Assign: func(inv boot.Inventory) (boot.Assignment, error) { return live.assign(inv, record) },
-		Image:  live.image,
+		Assign: func(inv boot.Inventory) (boot.Assignment, error) { return live.assign(inv, record.Current) },
+		Assigned: func(a boot.Assignment) {
+			record.Assigned(a.Inventory.MAC, a.Name, a.Profile.Name, live.expect(a))
+		},
+		Image: live.image,
 		Render: func(ctx context.Context, req ipxe.RenderRequest) ([]byte, error) {
 			return renderer.render(ctx, req, live.family(req.Assignment))
 		},
-		Boots:   nudging{record, nudge},
+		Boots:   watched{record, overrides, herd.nudge},
 		Holder:  func(addr netip.Addr) (boot.MAC, bool) { return holder(live.catalog(), leases, addr) },
 		Tickets: tickets,
 		Loaders: live.loaders,
@@ -181,13 +171,13 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		abandon(answers)
 		return err
 	}
-	meter := metrics.New(measured{live, record, leases, db, answers}.snapshot)
-	operators, err := api.Listen(cfg.Socket, operatorRoutes(api.New(apiConfig(live, &orders{live, overrides, record, leases}, members, log)), meter), log)
+	meter := metrics.New(measured{live, record, leases, db, answers, herd}.snapshot)
+	operators, err := api.Listen(cfg.Socket, operatorRoutes(api.New(apiConfig(live, &orders{live, overrides, record, leases}, herd, log)), meter), log)
 	if err != nil {
 		abandon(answers, segments)
 		return err
 	}
-	services := []service{answers, segments, live, operators, counter{record, meter}}
+	services := []service{answers, segments, live, operators, herd, counter{record, meter}}
 	if cfg.Metrics != "" {
 		everyone := http.NewServeMux()
 		everyone.Handle("GET /metrics", meter.Handler())
@@ -202,10 +192,8 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		renderer.forget()
 		answers.Reload()
 		segments.reload()
-		nudge()
-	}
-	if members != nil {
-		services = append(services, members)
+		herd.reload()
+		herd.nudge()
 	}
 	return runAll(ctx, log, record, services)
 }
@@ -254,17 +242,25 @@ func closing(f func() error, what string, log *slog.Logger) {
 	}
 }
 
-// nudging is the record of boots as boot/ipxe sees it. What a machine reports
-// of its node concerns the swarm, which is told to look at once.
-type nudging struct {
+// watched is the record of boots as boot/ipxe sees it. What a machine reports
+// of its node concerns the swarm, which is told to look at once; and an order
+// for the next boot is carried out when that has got its script.
+type watched struct {
 	*timeline.Recorder
-	nudge func()
+	overrides *override.Overrides
+	nudge     func()
 }
 
-func (n nudging) Commit(ctx context.Context, e boot.Event) (boot.Timeline, error) {
-	t, err := n.Recorder.Commit(ctx, e)
-	if e.Stage == boot.Joined || e.Stage == boot.Left {
-		n.nudge()
+func (w watched) Commit(ctx context.Context, e boot.Event) (boot.Timeline, error) {
+	t, err := w.Recorder.Commit(ctx, e)
+	switch e.Stage {
+	case boot.Joined, boot.Left:
+		w.nudge()
+	case boot.Script:
+		if err != nil {
+			return t, err
+		}
+		err = w.overrides.Began(ctx, e.MAC, t.ID)
 	}
 	return t, err
 }

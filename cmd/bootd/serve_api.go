@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"slices"
@@ -13,21 +12,21 @@ import (
 	"bootd/boot/lease"
 	"bootd/internal/api"
 	"bootd/internal/override"
-	"bootd/internal/swarm"
 	"bootd/internal/timeline"
 )
 
 // apiConfig answers operators from the parts of the server.
-func apiConfig(l *live, o *orders, s *swarm.Swarm, log *slog.Logger) api.Config {
+func apiConfig(l *live, o *orders, herd *swarms, log *slog.Logger) api.Config {
 	record, leases := o.record, o.leases
 	started := time.Now()
 	c := api.Config{
-		Status:   func() api.Status { return status(l, s, started) },
+		Status:   func() api.Status { return status(l, herd, started) },
 		Machines: func() []api.Machine { return machines(l.catalog(), record.Machines(), o.overrides, time.Now()) },
 		Boots:    record.Boots,
 		Leases:   func() []api.Lease { return leaseList(leases.All(), time.Now()) },
 		Orders:   o,
 		Power:    newButtons(l, o.record, log.With("part", "power")),
+		Swarms:   herd,
 		Record: func(ctx context.Context, e boot.Event) error {
 			_, err := record.Commit(ctx, e)
 			return err
@@ -38,13 +37,10 @@ func apiConfig(l *live, o *orders, s *swarm.Swarm, log *slog.Logger) api.Config 
 		},
 		Log: log.With("part", "api"),
 	}
-	if s != nil {
-		c.Nodes = func(ctx context.Context) ([]api.Node, error) { return swarmNodes(ctx, s) }
-	}
 	return c
 }
 
-func status(l *live, s *swarm.Swarm, started time.Time) api.Status {
+func status(l *live, herd *swarms, started time.Time) api.Status {
 	l.mu.Lock()
 	cfg, problem := l.cfg, l.problem
 	l.mu.Unlock()
@@ -58,9 +54,10 @@ func status(l *live, s *swarm.Swarm, started time.Time) api.Status {
 		i, _ := c.Image(name, "")
 		st.Images = append(st.Images, api.Image{Name: name, Version: i.Version})
 	}
-	if s != nil {
-		now := s.Status()
-		st.Swarm = &api.Swarm{Name: now.Name, Phase: string(now.Phase), Text: now.Text, ID: now.Swarm}
+	list, _ := herd.all("") // none is no error here
+	for _, k := range list {
+		now := k.Status()
+		st.Swarms = append(st.Swarms, api.Swarm{Name: now.Name, Phase: string(now.Phase), Text: now.Text, ID: now.Swarm, Host: now.Host, Notices: now.Notices})
 	}
 	if problem != nil {
 		st.Problem = problem.Error()
@@ -157,23 +154,6 @@ func leaseList(all []lease.Lease, now time.Time) []api.Lease {
 		out = append(out, api.Lease{MAC: l.MAC, Addr: l.Addr, Network: l.Network, State: state, Expires: l.Expires, Host: l.Host})
 	}
 	return out
-}
-
-func swarmNodes(ctx context.Context, s *swarm.Swarm) ([]api.Node, error) {
-	list, err := s.Nodes(ctx)
-	if errors.Is(err, swarm.ErrNotReady) {
-		return nil, &api.Problem{Title: "Service Unavailable", Status: 503, Detail: err.Error()}
-	}
-	if err != nil {
-		return nil, err
-	}
-	out := make([]api.Node, len(list))
-	for i, n := range list {
-		out[i] = api.Node{Machine: n.Machine, ID: n.ID, Hostname: n.Hostname, Role: n.Role, Leader: n.Leader, Self: n.Self,
-			State: string(n.State), Availability: string(n.Availability), Labels: n.Labels, Tasks: n.Tasks,
-			Engine: n.Engine, Addr: n.Addr, Since: n.Since}
-	}
-	return out, nil
 }
 
 // past lists the events after number seq that are kept.

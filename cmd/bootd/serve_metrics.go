@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"time"
 
 	"bootd/boot"
@@ -22,6 +23,7 @@ type measured struct {
 	leases *lease.Table
 	store  *store.Store
 	dhcp   *dhcp.Server
+	swarms *swarms
 }
 
 // snapshot reads everything once.
@@ -57,11 +59,36 @@ func (m measured) snapshot() metrics.Snapshot {
 		}
 		s.Networks = append(s.Networks, metrics.Network{Name: n.Name, Pool: pool, Leases: states[n.Name]})
 	}
+	kept, _ := m.swarms.all("") // none is no error here
+	for _, k := range kept {
+		s.Swarms = append(s.Swarms, swarmMetrics(k))
+	}
 	for _, name := range imageNames(m.live.config()) {
 		_, there := c.Image(name, "")
 		s.Images = append(s.Images, metrics.Image{Name: name, There: there})
 	}
 	return s
+}
+
+// swarmMetrics counts a swarm's nodes. An engine that does not answer soon has
+// none.
+func swarmMetrics(k *keptSwarm) metrics.Swarm {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	nodes, err := k.Nodes(ctx)
+	done := k.Counters()
+	out := metrics.Swarm{Name: k.made.Name, Ready: err == nil, Counters: metrics.Counters{Removals: done.Removals, Rotations: done.Rotations}}
+	for _, n := range nodes {
+		out.Tasks += n.Tasks
+		like := metrics.Nodes{State: string(n.State), Role: string(n.Role), Availability: string(n.Availability), Booted: !n.MAC.IsZero()}
+		i := slices.IndexFunc(out.Nodes, func(o metrics.Nodes) bool { o.Count = 0; return o == like })
+		if i < 0 {
+			i = len(out.Nodes)
+			out.Nodes = append(out.Nodes, like)
+		}
+		out.Nodes[i].Count++
+	}
+	return out
 }
 
 // A counter counts the events of boots.

@@ -1,30 +1,28 @@
 package main
 
 import (
-	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"bootd/boot"
 	"bootd/internal/config"
 	"bootd/internal/swarm"
-	"bootd/internal/timeline"
 )
 
-// newSwarm makes the part that keeps the Docker Swarm.
-func newSwarm(cfg *config.Config, s config.Swarm, l *live, record *timeline.Recorder, log *slog.Logger) (*swarm.Swarm, error) {
+// newSwarm makes the part that keeps a Docker Swarm.
+func (s *swarms) newSwarm(cfg *config.Config, d config.Swarm) (*swarm.Swarm, error) {
 	init := swarm.Init{
-		Advertise:    s.Advertise,
-		Availability: swarm.Availability(s.Availability),
-		AddressPools: s.AddressPools,
-		DataPathPort: uint16(s.DataPathPort),
+		Advertise:    d.Advertise,
+		Availability: swarm.Availability(d.Availability),
+		AddressPools: d.AddressPools,
+		DataPathPort: uint16(d.DataPathPort),
 	}
 	if len(init.AddressPools) == 0 {
 		init.AddressPools = addressPool(cfg.Catalog.Networks)
 	}
-	if init.Advertise == "" && strings.HasPrefix(s.Host, "unix:") {
+	if init.Advertise == "" && strings.HasPrefix(d.Host, "unix:") {
 		// The engine refuses to guess among several addresses; the machines
 		// are where bootd serves.
 		for i := range cfg.Catalog.Networks {
@@ -35,14 +33,43 @@ func newSwarm(cfg *config.Config, s config.Swarm, l *live, record *timeline.Reco
 		}
 	}
 	return swarm.New(swarm.Config{
-		Name:     s.Name,
-		Host:     s.Host,
+		Name:     d.Name,
+		Host:     d.Host,
+		TLS:      (*swarm.TLS)(d.TLS),
+		SSH:      loginTo(d.SSH),
 		Init:     init,
-		Grace:    s.Grace,
-		Machines: func() []swarm.Machine { return members(l.catalog(), record.Machines()) },
-		Record:   record.Record,
-		Log:      log,
+		Grace:    d.Grace,
+		Machines: func() []swarm.Machine { return s.members(d.Name) },
+		Networks: func() ([]swarm.Network, bool) {
+			now := s.declared(d.Name)
+			return overlays(now.Networks), now.Name != ""
+		},
+		Record: s.record.Record,
+		Log:    s.log,
 	})
+}
+
+// overlays are the networks of a swarm as package swarm has them.
+func overlays(declared []config.Overlay) []swarm.Network {
+	var out []swarm.Network
+	for _, o := range declared {
+		n := swarm.Network{Name: o.Name, Encrypted: o.Encrypted, Attachable: o.Attachable, Internal: o.Internal,
+			MTU: o.MTU, Options: o.Options, Labels: o.Labels}
+		for _, p := range o.Subnets {
+			n.Subnets = append(n.Subnets, swarm.Subnet(p))
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// loginTo says how to log in where an engine is, also with the keys of the agent
+// of whoever started bootd.
+func loginTo(s *config.SSH) *swarm.SSH {
+	if s == nil {
+		return nil
+	}
+	return &swarm.SSH{Key: s.Key, KnownHosts: s.KnownHosts, Agent: os.Getenv("SSH_AUTH_SOCK")}
 }
 
 // addressPool chooses the addresses of the swarm's overlay networks when nobody
@@ -62,41 +89,4 @@ func addressPool(networks []boot.Network) []netip.Prefix {
 		}
 	}
 	return nil // every part of it is in use: bootd.yaml has to say
-}
-
-// members are the machines that are to be in the swarm, with what is known of
-// their latest boot.
-func members(c *boot.Catalog, seen []timeline.Seen) []swarm.Machine {
-	var out []swarm.Machine
-	for _, s := range seen {
-		if s.Current == nil {
-			continue
-		}
-		a, err := c.Assign(s.Inventory)
-		if err != nil || a.Profile == nil || a.Profile.Swarm == nil {
-			continue
-		}
-		m := swarm.Machine{
-			MAC: s.MAC, Name: a.Name, BootID: s.Current.ID, Started: s.Current.Started, NodeID: s.Current.Node,
-			Role: a.Profile.Swarm.Role, Labels: a.Profile.Swarm.Labels, Availability: swarm.Availability(a.Profile.Swarm.Availability),
-		}
-		// When Docker is restarted on a node, the node leaves and joins again
-		// within one boot: what came before the last joining is over.
-		joined := last(s.Current, boot.Joined)
-		m.Left = last(s.Current, boot.Left).After(joined)
-		m.Ready = last(s.Current, boot.Ready).After(joined)
-		out = append(out, m)
-	}
-	return out
-}
-
-// last is when a stage was last reached in a boot; zero if never.
-func last(t *boot.Timeline, s boot.Stage) time.Time {
-	var at time.Time
-	for _, step := range t.Steps {
-		if step.Stage == s && step.Last.After(at) {
-			at = step.Last
-		}
-	}
-	return at
 }

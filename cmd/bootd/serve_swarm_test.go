@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"bootd/boot"
+	"bootd/internal/override"
+	"bootd/internal/swarm"
 	"bootd/internal/timeline"
 )
 
@@ -37,18 +39,12 @@ func TestAddressPool(t *testing.T) {
 	}
 }
 
-// TestMembers: a node that left and joined again within one boot is neither
+// TestMember: a node that left and joined again within one boot is neither
 // leaving nor ready yet.
-func TestMembers(t *testing.T) {
+func TestMember(t *testing.T) {
 	t0 := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	mac := boot.MAC{2, 0, 0, 0, 0, 1}
-	c, err := boot.NewCatalog(boot.Catalog{
-		Profiles: map[string]*boot.Profile{"w": {Name: "w", Swarm: &boot.Member{}}},
-		Machines: []*boot.Machine{{Name: "node1", Match: boot.Selector{MAC: []boot.MAC{mac}}, Profile: "w"}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := boot.Assignment{Name: "node1", Profile: &boot.Profile{Name: "w", Swarm: &boot.Member{Availability: "active"}}}
 	tl := &boot.Timeline{ID: "b", MAC: mac, Started: t0}
 	for i, tt := range []struct {
 		stage       boot.Stage
@@ -58,9 +54,12 @@ func TestMembers(t *testing.T) {
 		{boot.Joined, false, false}, {boot.Ready, false, true}, {boot.Left, true, true},
 	} {
 		tl.Apply(boot.Event{Time: t0.Add(time.Duration(i+1) * time.Minute), MAC: mac, Stage: tt.stage, Client: boot.System, Node: "n"})
-		m := members(c, []timeline.Seen{{MAC: mac, Inventory: boot.Inventory{MAC: mac}, Current: tl}})
-		if len(m) != 1 || m[0].Left != tt.left || m[0].Ready != tt.ready {
+		m := member(a, timeline.Seen{MAC: mac, Current: tl}, nil)
+		if m.Left != tt.left || m.Ready != tt.ready || m.Name != "node1" || m.NodeID != "n" || m.Availability != swarm.Active {
 			t.Errorf("step %d, %s: %+v, want left %v, ready %v", i, tt.stage, m, tt.left, tt.ready)
 		}
+	}
+	if m := member(a, timeline.Seen{MAC: mac, Current: tl}, &override.Hold{Availability: "drain"}); m.Availability != swarm.Drain {
+		t.Errorf("an operator's order does not stand above the profile: %+v", m)
 	}
 }

@@ -22,7 +22,7 @@ type Config struct {
 	Machines func() []Machine
 	Boots    func(context.Context, boot.MAC) ([]boot.Timeline, error) // newest first
 	Leases   func() []Lease
-	Nodes    func(context.Context) ([]Node, error) // nil: there is no swarm
+	Swarms   Swarms // nil: there is none
 	Orders   Orders
 	Power    Power
 	Record   func(context.Context, boot.Event) error
@@ -55,15 +55,19 @@ func (a *api) routes() map[string]map[string]handler {
 			http.MethodGet:    func(r *http.Request) (any, error) { return a.machine(r.PathValue("id")) },
 			http.MethodDelete: a.forget,
 		},
-		"/v1/machines/{id}/boots":   {http.MethodGet: a.boots},
-		"/v1/machines/{id}/approve": {http.MethodPost: a.approve},
-		"/v1/machines/{id}/next":    {http.MethodPut: a.next, http.MethodDelete: a.next},
-		"/v1/machines/{id}/install": {http.MethodPut: a.install, http.MethodDelete: a.install},
-		"/v1/machines/{id}/power":   {http.MethodGet: a.powerState, http.MethodPost: a.switchPower},
-		"/v1/leases":                {http.MethodGet: func(*http.Request) (any, error) { return nonNil(a.Leases()), nil }},
-		"/v1/leases/{addr}":         {http.MethodDelete: a.release},
-		"/v1/swarm/nodes":           {http.MethodGet: a.nodes},
-		eventsPath:                  {http.MethodPost: a.record},
+		"/v1/machines/{id}/boots":             {http.MethodGet: a.boots},
+		"/v1/machines/{id}/approve":           {http.MethodPost: a.approve},
+		"/v1/machines/{id}/next":              {http.MethodPut: a.next, http.MethodDelete: a.next},
+		"/v1/machines/{id}/install":           {http.MethodPut: a.install, http.MethodDelete: a.install},
+		"/v1/machines/{id}/power":             {http.MethodGet: a.powerState, http.MethodPost: a.switchPower},
+		"/v1/leases":                          {http.MethodGet: func(*http.Request) (any, error) { return nonNil(a.Leases()), nil }},
+		"/v1/leases/{addr}":                   {http.MethodDelete: a.release},
+		"/v1/swarm/nodes":                     {http.MethodGet: a.nodes},
+		"/v1/swarm/nodes/{node}":              {http.MethodDelete: a.removeNode},
+		"/v1/swarm/nodes/{node}/availability": {http.MethodPut: a.setAvailability},
+		"/v1/swarm/prune":                     {http.MethodPost: a.prune},
+		"/v1/swarm/tokens/rotate":             {http.MethodPost: a.rotateTokens},
+		eventsPath:                            {http.MethodPost: a.record},
 	}
 }
 
@@ -186,17 +190,6 @@ func (a *api) boots(r *http.Request) (any, error) {
 		return []boot.Timeline{}, nil
 	}
 	list, err := a.Boots(r.Context(), m.MAC)
-	if err != nil {
-		return nil, err
-	}
-	return nonNil(list), nil
-}
-
-func (a *api) nodes(r *http.Request) (any, error) {
-	if a.Nodes == nil {
-		return nil, problem(http.StatusNotFound, "bootd manages no swarm; add swarm: {} to bootd.yaml")
-	}
-	list, err := a.Nodes(r.Context())
 	if err != nil {
 		return nil, err
 	}

@@ -135,9 +135,7 @@ func do(t *testing.T, h http.Handler, method, target, body string) *httptest.Res
 func TestAnswers(t *testing.T) {
 	s := newSource()
 	c := config(s)
-	c.Nodes = func(context.Context) ([]api.Node, error) {
-		return nil, &api.Problem{Title: "Service Unavailable", Status: 503, Detail: "the engine does not answer"}
-	}
+	c.Swarms = &herd{err: &api.Problem{Title: "Service Unavailable", Status: 503, Detail: "the engine does not answer"}}
 	h := api.New(c)
 	const machine = `"name":"node1","mac":"52:54:00:00:00:01"`
 	for _, tt := range []struct {
@@ -204,7 +202,7 @@ func TestAnswers(t *testing.T) {
 		t.Error("recorded:", diff)
 	}
 	t.Run("no swarm", func(t *testing.T) {
-		c.Nodes = nil
+		c.Swarms = nil
 		if w := do(t, api.New(c), "GET", "/v1/swarm/nodes", ""); w.Code != 404 || !strings.Contains(w.Body.String(), "swarm: {}") {
 			t.Errorf("%d %s", w.Code, w.Body)
 		}

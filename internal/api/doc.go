@@ -14,7 +14,11 @@
 //	DELETE /v1/machines/{id}       forget what is known of it
 //	GET  /v1/leases                who has which address
 //	DELETE /v1/leases/{addr}       take an address back
-//	GET  /v1/swarm/nodes           the nodes of the swarm
+//	GET  /v1/swarm/nodes           the nodes of all swarms, or of swarm=NAME
+//	DELETE /v1/swarm/nodes/{node}  remove a node; force=true if it is ready
+//	PUT  /v1/swarm/nodes/{node}/availability   drain, pause or activate a node
+//	POST /v1/swarm/prune           remove nodes that are down; dry_run=true only tells
+//	POST /v1/swarm/tokens/rotate   make the join tokens invalid
 //	GET  /v1/events                what happened; with follow, what happens
 //	POST /v1/events                tell that a machine was switched on
 //

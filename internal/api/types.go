@@ -17,7 +17,7 @@ type Status struct {
 	Profiles int       `json:"profiles"`
 	Machines int       `json:"machines"` // entries in the configuration
 	Images   []Image   `json:"images"`   // that profiles name
-	Swarm    *Swarm    `json:"swarm,omitempty"`
+	Swarms   []Swarm   `json:"swarms,omitempty"`
 	// Problem is what is wrong with the configuration as it is on disk, when
 	// an older one is in force.
 	Problem string `json:"problem,omitempty"`
@@ -39,10 +39,12 @@ type Image struct {
 
 // A Swarm is how a swarm is.
 type Swarm struct {
-	Name  string `json:"name"`
-	Phase string `json:"phase"`
-	Text  string `json:"text,omitempty"` // what it waits for, and the remedy
-	ID    string `json:"id,omitempty"`
+	Name    string   `json:"name"`
+	Phase   string   `json:"phase"`
+	Text    string   `json:"text,omitempty"` // what it waits for, and the remedy
+	ID      string   `json:"id,omitempty"`
+	Host    string   `json:"host"`              // of the engine that bootd talks to
+	Notices []string `json:"notices,omitempty"` // what is not as it should be
 }
 
 // A Machine is a machine that is configured or has been seen.
@@ -82,9 +84,11 @@ type Lease struct {
 	Host    string     `json:"host,omitempty"`
 }
 
-// A Node is a node of the swarm.
+// A Node is a node of a swarm.
 type Node struct {
+	Swarm        string            `json:"swarm"`
 	Machine      string            `json:"machine,omitempty"` // empty: not one that bootd booted
+	MAC          boot.MAC          `json:"mac,omitzero"`      // of the machine
 	ID           string            `json:"id"`
 	Hostname     string            `json:"hostname"`
 	Role         boot.Role         `json:"role"`
@@ -97,6 +101,7 @@ type Node struct {
 	Engine       string            `json:"engine"`
 	Addr         string            `json:"addr"`
 	Since        time.Time         `json:"since"`
+	Why          string            `json:"why,omitempty"` // it has this availability or role, if somebody ordered it
 }
 
 // An Event is an event and its number, by which a reader can go on where it

@@ -62,9 +62,52 @@ func (c *Client) Leases(ctx context.Context) ([]api.Lease, error) {
 	return get[[]api.Lease](ctx, c, "/v1/leases")
 }
 
-// SwarmNodes lists the nodes of the swarm.
-func (c *Client) SwarmNodes(ctx context.Context) ([]api.Node, error) {
-	return get[[]api.Node](ctx, c, "/v1/swarm/nodes")
+// SwarmNodes lists the nodes of a swarm; of all when swarm is empty.
+func (c *Client) SwarmNodes(ctx context.Context, swarm string) ([]api.Node, error) {
+	return get[[]api.Node](ctx, c, "/v1/swarm/nodes"+params("swarm", swarm))
+}
+
+// SetAvailability drains, pauses or activates a node. In this and the methods
+// below swarm may be empty: see [api.Swarms].
+func (c *Client) SetAvailability(ctx context.Context, swarm, node string, in api.Availability) (api.Node, error) {
+	return call[api.Node](ctx, c, http.MethodPut, "/v1/swarm/nodes/"+url.PathEscape(node)+"/availability"+params("swarm", swarm), in)
+}
+
+// RemoveNode makes a swarm forget a node.
+func (c *Client) RemoveNode(ctx context.Context, swarm, node string, force bool) (api.Removal, error) {
+	return call[api.Removal](ctx, c, http.MethodDelete, "/v1/swarm/nodes/"+url.PathEscape(node)+params("swarm", swarm, "force", truth(force)), nil)
+}
+
+// Prune removes the nodes of a swarm that are down; with dryRun it only tells
+// which.
+func (c *Client) Prune(ctx context.Context, swarm string, dryRun bool) ([]api.Removal, error) {
+	return call[[]api.Removal](ctx, c, http.MethodPost, "/v1/swarm/prune"+params("swarm", swarm, "dry_run", truth(dryRun)), nil)
+}
+
+// RotateTokens makes the join tokens of a swarm invalid.
+func (c *Client) RotateTokens(ctx context.Context, swarm string) error {
+	return c.do(ctx, http.MethodPost, "/v1/swarm/tokens/rotate"+params("swarm", swarm), nil)
+}
+
+func truth(b bool) string {
+	if b {
+		return "true"
+	}
+	return ""
+}
+
+// params makes the end of a URL from names and values; empty ones are left out.
+func params(pairs ...string) string {
+	v := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			v.Set(pairs[i], pairs[i+1])
+		}
+	}
+	if len(v) == 0 {
+		return ""
+	}
+	return "?" + v.Encode()
 }
 
 // Approve lets an unknown machine boot.
@@ -121,8 +164,13 @@ func (c *Client) do(ctx context.Context, method, path string, in any) error {
 }
 
 // get fetches a value.
-func get[T any](ctx context.Context, c *Client, path string) (v T, err error) {
-	resp, err := c.request(ctx, http.MethodGet, path, nil)
+func get[T any](ctx context.Context, c *Client, path string) (T, error) {
+	return call[T](ctx, c, http.MethodGet, path, nil)
+}
+
+// call sends a request and returns its answer.
+func call[T any](ctx context.Context, c *Client, method, path string, in any) (v T, err error) {
+	resp, err := c.request(ctx, method, path, in)
 	if err != nil {
 		return v, err
 	}

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -82,6 +83,95 @@ var (
 	node  = api.Node{Machine: "node1", ID: "x", Role: boot.Worker, State: "ready", Labels: map[string]string{"tier": "front"}, Since: epoch}
 )
 
+// told adds what an operator said to the record, as an event's text.
+func (r *record) told(format string, args ...any) {
+	r.add(boot.Event{Text: fmt.Sprintf(format, args...)})
+}
+
+func (r *record) Nodes(context.Context, string) ([]api.Node, error) { return []api.Node{node}, nil }
+
+func (r *record) SetAvailability(_ context.Context, swarm, name string, in api.Availability) (api.Node, error) {
+	r.told("%s of %s/%s %s", in.Availability, swarm, name, in.Reason)
+	return node, nil
+}
+
+func (r *record) Remove(_ context.Context, swarm, name string, force bool) (api.Removal, error) {
+	r.told("remove %s/%s %t", swarm, name, force)
+	return api.Removal{ID: "n"}, nil
+}
+
+func (r *record) Prune(_ context.Context, swarm string, dryRun bool) ([]api.Removal, error) {
+	r.told("prune %s %t", swarm, dryRun)
+	return []api.Removal{{ID: "n"}}, nil
+}
+
+func (r *record) RotateTokens(_ context.Context, swarm string) error {
+	r.told("rotate %s", swarm)
+	return nil
+}
+
+func (r *record) Approve(_ context.Context, m api.Machine, in api.Approval) error {
+	r.told("approve %s %s %s", m.Name, in.Profile, in.Name)
+	return nil
+}
+
+func (r *record) Next(_ context.Context, m api.Machine, in api.Next) error {
+	r.told("next %s %q", m.Name, in.Profile)
+	return nil
+}
+
+func (r *record) Install(_ context.Context, m api.Machine, wanted bool) error {
+	r.told("install %s %t", m.Name, wanted)
+	return nil
+}
+
+func (r *record) Forget(_ context.Context, m api.Machine) error {
+	r.told("forget %s", m.Name)
+	return nil
+}
+
+func (r *record) Release(_ context.Context, a netip.Addr) error {
+	r.told("release %s", a)
+	return nil
+}
+
+// TestOrders: what is said arrives as it was said.
+func TestOrders(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	r := newRecord(0)
+	serve(t, socket, r)
+	c, ctx := client.New(socket), t.Context()
+	_, err1 := c.SetAvailability(ctx, "blue", "rack 1/a", api.Availability{Availability: "drain", Reason: "a fan"})
+	removal, err2 := c.RemoveNode(ctx, "", "n1", true)
+	list, err3 := c.Prune(ctx, "blue", true)
+	_, err4 := c.Prune(ctx, "", false)
+	if err := errors.Join(err1, err2, err3, err4,
+		c.RotateTokens(ctx, "blue"),
+		c.Approve(ctx, "node/1", api.Approval{Profile: "worker", Name: "n7"}),
+		c.Next(ctx, "node/1", &api.Next{Profile: "rescue"}),
+		c.Next(ctx, "node/1", nil),
+		c.Install(ctx, "node/1", true),
+		c.Install(ctx, "node/1", false),
+		c.Forget(ctx, "node/1"),
+		c.Release(ctx, netip.MustParseAddr("10.0.0.11")),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if removal.ID != "n" || len(list) != 1 {
+		t.Errorf("answers: %+v, %+v", removal, list)
+	}
+	var told []string
+	for _, e := range r.past(0) {
+		told = append(told, e.Text)
+	}
+	want := []string{"drain of blue/rack 1/a a fan", "remove /n1 true", "prune blue true", "prune  false", "rotate blue",
+		"approve node/1 worker n7", `next node/1 "rescue"`, `next node/1 ""`, "install node/1 true", "install node/1 false",
+		"forget node/1", "release 10.0.0.11"}
+	if d := cmp.Diff(want, told); d != "" {
+		t.Error(d)
+	}
+}
+
 // serve runs a server of r at a socket, until the returned function is called.
 func serve(t *testing.T, socket string, r *record) (stop func()) {
 	t.Helper()
@@ -91,7 +181,8 @@ func serve(t *testing.T, socket string, r *record) (stop func()) {
 		Machines: func() []api.Machine { return []api.Machine{machine} },
 		Boots:    func(context.Context, boot.MAC) ([]boot.Timeline, error) { return []boot.Timeline{*machine.Boot}, nil },
 		Leases:   func() []api.Lease { return []api.Lease{lease} },
-		Nodes:    func(context.Context) ([]api.Node, error) { return []api.Node{node}, nil },
+		Swarms:   r,
+		Orders:   r,
 		Record:   func(_ context.Context, e boot.Event) error { r.add(e); return nil },
 		Past:     r.past, Follow: r.follow, Log: log,
 	}), log)
@@ -136,7 +227,7 @@ func TestMethods(t *testing.T) {
 	same("boots", boots, []boot.Timeline{*machine.Boot}, err)
 	leases, err := c.Leases(ctx)
 	same("leases", leases, []api.Lease{lease}, err)
-	nodes, err := c.SwarmNodes(ctx)
+	nodes, err := c.SwarmNodes(ctx, "")
 	same("nodes", nodes, []api.Node{node}, err)
 
 	power := boot.Event{Time: epoch, MAC: mac, Stage: boot.Power, Text: "switched on"}

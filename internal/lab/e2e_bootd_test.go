@@ -107,10 +107,16 @@ func whole() map[string]node {
 // becomes waits until the swarm's workers are the wanted ones, and no others.
 func becomes(t *testing.T, l lab.Lab, limit time.Duration, want map[string]node) {
 	t.Helper()
+	becomesWith(t, l, limit, want, "tier", "rack")
+}
+
+// becomesWith is becomes, with these labels of nodes in mind.
+func becomesWith(t *testing.T, l lab.Lab, limit time.Duration, want map[string]node, labels ...string) {
+	t.Helper()
 	var got map[string]node
 	end := time.Now().Add(limit)
 	for {
-		got = rack(t, l, "tier", "rack")
+		got = rack(t, l, labels...)
 		if cmp.Equal(want, got) {
 			return
 		}

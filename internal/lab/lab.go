@@ -162,6 +162,24 @@ func (l Lab) RestartServer(ctx context.Context, o Options) error {
 	return l.startServer(ctx, s, o)
 }
 
+// RestartEngine ends the manager's engine, as its service would be stopped, and
+// starts it again with the same data.
+func (l Lab) RestartEngine(ctx context.Context) error {
+	unlock, err := l.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := l.load()
+	if err != nil {
+		return err
+	}
+	if err := stop(ctx, 30*time.Second, s.Engine); err != nil {
+		return err
+	}
+	return l.startEngine(ctx, s)
+}
+
 // Start runs another program inside the lab, beside the boot server or in its
 // place. It is ended by [Lab.Down] like all the others. ready reports whether
 // it has started. What the program writes is appended to the file log.

@@ -1,7 +1,6 @@
 package swarm
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -283,5 +282,5 @@ func (s *Swarm) removed(id, hostname string, mac boot.MAC, why string) {
 	s.mu.Unlock()
 	s.log.Info("node removed", "node", id, "mac", mac, "hostname", hostname, "reason", why)
 	s.cfg.Record(boot.Event{Time: time.Now(), MAC: mac, Stage: boot.Removed, Node: id,
-		Text: "node " + id + " (" + cmp.Or(hostname, "without a name") + ") removed: " + why})
+		Text: "node " + id + " removed: " + why})
 }

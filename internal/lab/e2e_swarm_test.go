@@ -1,0 +1,239 @@
+//go:build e2e
+
+package lab_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"bootd/internal/lab"
+)
+
+// classic is what the example's rack looks like in the swarm.
+func classic() map[string]node {
+	n := func(name, role string) node {
+		return node{name, "ready", "active", map[string]string{"role": role}}
+	}
+	return map[string]node{"frontend01": n("frontend01", "frontend"), "frontend02": n("frontend02", "frontend"),
+		"worker01": n("worker01", "worker"), "store": n("store", "store")}
+}
+
+func without(rack map[string]node, names ...string) map[string]node {
+	for _, n := range names {
+		delete(rack, n)
+	}
+	return rack
+}
+
+// operator runs the program as an operator of the lab does.
+func operator(t *testing.T, l lab.Lab, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(bootd(t), append(args, "--socket", l.Socket())...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("bootd %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// TestClassic boots the five hosts of the old tutorials and lives through what
+// happens to a swarm: a service that is asked all the time while one of its
+// nodes is shut down, a power cut, a node that an operator drains, a machine
+// that is switched off and on ten times, the manager's engine restarted and the
+// tokens rotated while the rack boots.
+func TestClassic(t *testing.T) {
+	image(t)
+	o := demo(t)
+	o.Example = "classic"
+	l := open(t, "classic", "", o)
+	names := []string{"frontend01", "frontend02", "worker01", "store"}
+	all(t, l, names, lab.On, nil)
+	swarmBecomes(t, l, 3*time.Minute, classic())
+	wait(t, time.Minute, "mynet is there", func() bool {
+		out, err := exec.Command("docker", "-H", l.Engine(), "network", "inspect", "mynet", "--format",
+			"{{.Driver}} {{.Attachable}} {{range .IPAM.Config}}{{.Subnet}}{{end}}").Output()
+		return err == nil && strings.TrimSpace(string(out)) == "overlay true 10.20.0.0/24"
+	})
+
+	t.Run("planned shutdown", func(t *testing.T) { plannedShutdown(t, l, names) })
+	t.Run("power cut", func(t *testing.T) { powerCut(t, l) })
+	t.Run("operator drains", func(t *testing.T) { operatorDrains(t, l) })
+	t.Run("ten boots", func(t *testing.T) { tenBoots(t, l) })
+	t.Run("rotation and restart while booting", func(t *testing.T) { rotationAndRestart(t, l, names) })
+}
+
+// swarmBecomes is becomes for the labels of this rack.
+func swarmBecomes(t *testing.T, l lab.Lab, limit time.Duration, want map[string]node) {
+	t.Helper()
+	becomesWith(t, l, limit, want, "role")
+}
+
+// plannedShutdown presses the button of a node that serves while a client asks
+// for pages as fast as it gets them.
+func plannedShutdown(t *testing.T, l lab.Lab, names []string) {
+	for _, n := range names {
+		// The lab has no registry: each node makes the image itself.
+		ssh(t, l, n, "sudo sh -c 'mkdir -p /tmp/web/www && cp $(command -v busybox) /tmp/web/ && hostname >/tmp/web/www/index.html && tar -C /tmp/web -c . | docker import - web:1'")
+	}
+	docker(t, l, "service", "create", "--detach", "--name", "web", "--replicas", "2", "--network", "mynet", "--publish", "8080:80",
+		"--constraint", "node.labels.role==frontend", "--no-resolve-image", "web:1", "/busybox", "httpd", "-f", "-p", "80", "-h", "/www")
+	running := func() []string {
+		return lines(docker(t, l, "service", "ps", "web", "--filter", "desired-state=running", "--format", "{{.Node}} {{.CurrentState}}"))
+	}
+	on := func(node string) (n int) {
+		for _, r := range running() {
+			if strings.HasPrefix(r, node+" Running") {
+				n++
+			}
+		}
+		return n
+	}
+	wait(t, 2*time.Minute, "the service runs on both frontends", func() bool { return on("frontend01") == 1 && on("frontend02") == 1 })
+	const page = "http://10.77.0.23:8080/" // of worker01, which runs none of it
+	get := func() error {
+		out, err := exec.Command("ip", "netns", "exec", l.Netns(), "curl", "--silent", "--show-error", "--fail", "--max-time", "10", page).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+		}
+		return nil
+	}
+	wait(t, time.Minute, "worker01 passes requests on", func() bool { return get() == nil })
+
+	ctx, stop := context.WithCancel(t.Context())
+	var asked, failed, down int
+	var watchers sync.WaitGroup
+	watchers.Go(func() {
+		for ctx.Err() == nil {
+			asked++
+			if err := get(); err != nil {
+				failed++
+				t.Errorf("request %d: %v", asked, err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	watchers.Go(func() {
+		for ctx.Err() == nil {
+			out, err := exec.Command("docker", "-H", l.Engine(), "node", "ls", "--format", "{{.Hostname}} {{.Status}}").Output()
+			if err == nil && strings.Contains(string(out), "frontend02 Down") {
+				down++
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+	time.Sleep(2 * time.Second)
+	press(t, l, "frontend02")
+	swarmBecomes(t, l, time.Minute, without(classic(), "frontend02"))
+	wait(t, time.Minute, "both tasks run on frontend01", func() bool { return on("frontend01") == 2 })
+	time.Sleep(2 * time.Second)
+	stop()
+	watchers.Wait()
+	t.Logf("%d requests, %d failed; frontend02 was seen Down %d times", asked, failed, down)
+	if asked < 50 {
+		t.Errorf("only %d requests were made", asked)
+	}
+	if down > 0 {
+		t.Error("docker node ls showed the node Down")
+	}
+	docker(t, l, "service", "rm", "web")
+	all(t, l, []string{"frontend02"}, lab.On, nil)
+	swarmBecomes(t, l, 2*time.Minute, classic())
+}
+
+// powerCut pulls a plug. The node is Down, and gone after the grace, which is
+// made short while bootd runs.
+func powerCut(t *testing.T, l lab.Lab) {
+	edit(t, l, "bootd.yaml", "availability: drain", "grace: 10s\n  availability: drain")
+	defer edit(t, l, "bootd.yaml", "grace: 10s\n  availability: drain", "availability: drain")
+	if _, err := l.Power(t.Context(), "worker01", lab.Off); err != nil {
+		t.Fatal(err)
+	}
+	swarmBecomes(t, l, 90*time.Second, without(classic(), "worker01"))
+	if out := operator(t, l, "events", "--machine", "worker01"); !strings.Contains(out, "has been down for more than 10s") {
+		t.Errorf("no event says why the node was removed:\n%s", out)
+	}
+	all(t, l, []string{"worker01"}, lab.On, nil)
+	swarmBecomes(t, l, 2*time.Minute, classic())
+}
+
+// operatorDrains takes a node out of service, over a reboot, and back.
+func operatorDrains(t *testing.T, l lab.Lab) {
+	operator(t, l, "swarm", "drain", "store", "--reason", "a new disk")
+	drained := classic()
+	s := drained["store"]
+	s.Availability = "drain"
+	drained["store"] = s
+	swarmBecomes(t, l, time.Minute, drained)
+	all(t, l, []string{"store"}, lab.Cycle, nil)
+	swarmBecomes(t, l, 2*time.Minute, drained)
+	if out := operator(t, l, "swarm", "nodes"); !strings.Contains(out, "a new disk") {
+		t.Errorf("the nodes do not show why store is drained:\n%s", out)
+	}
+	operator(t, l, "swarm", "activate", "store")
+	swarmBecomes(t, l, time.Minute, classic())
+}
+
+// tenBoots cycles a machine's power. Its many nodes leave one entry.
+func tenBoots(t *testing.T, l lab.Lab) {
+	for range 10 {
+		all(t, l, []string{"worker01"}, lab.Cycle, nil)
+	}
+	swarmBecomes(t, l, 2*time.Minute, classic())
+}
+
+// rotationAndRestart makes the tokens that the machines have got invalid
+// between their Ignition and their joining, and restarts the manager's engine
+// as well.
+func rotationAndRestart(t *testing.T, l lab.Lab, names []string) {
+	var once sync.Once
+	var trouble sync.WaitGroup
+	all(t, l, names, lab.Cycle, func(m lab.Marker) {
+		if m.Name != "switch root" {
+			return
+		}
+		once.Do(func() {
+			trouble.Go(func() {
+				out, err := exec.Command(bootd(t), "swarm", "token", "rotate", "--socket", l.Socket()).CombinedOutput()
+				t.Logf("bootd swarm token rotate: %s", out)
+				if err == nil {
+					err = l.RestartEngine(t.Context())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	})
+	trouble.Wait()
+	swarmBecomes(t, l, 3*time.Minute, classic())
+}
+
+// edit replaces a text in a file of the lab's configuration, while bootd runs.
+func edit(t *testing.T, l lab.Lab, file, from, to string) {
+	t.Helper()
+	s, err := l.Summary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(s.Config, file)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := strings.Replace(string(b), from, to, 1)
+	if next == string(b) {
+		t.Fatalf("%s has no %q", file, from)
+	}
+	if err := os.WriteFile(path+".new", []byte(next), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
