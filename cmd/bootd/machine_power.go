@@ -205,7 +205,7 @@ func (a *app) confirm(ctx context.Context, o powerOrder, machines []chosen) erro
 	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
 		return nil // a script
 	}
-	return ask(ctx, a, fmt.Sprintf("Switch %s %s?", map[string]string{"off": "off", "cycle": "off and on"}[o.action], several(machines)))
+	return ask(ctx, a, fmt.Sprintf("Switch %s %s?", several(machines), map[string]string{"off": "off", "cycle": "off and on"}[o.action]))
 }
 
 // several names a few things, or counts many.

@@ -20,7 +20,10 @@ const maxIPMIPassword = 20
 
 // ipmi is a BMC that is talked to with the program ipmitool, one run of it for
 // each question: there is no session to keep.
-type ipmi struct{ conn *ipmitool.Conn }
+type ipmi struct {
+	conn  *ipmitool.Conn
+	first string // what logging in told of the power; empty: it has been used
+}
 
 // openIPMI looks whether a BMC is there, and logs in once.
 func (s *Switches) openIPMI(ctx context.Context, b boot.BMC) (controller, error) {
@@ -57,10 +60,10 @@ func (s *Switches) openIPMI(ctx context.Context, b boot.BMC) (controller, error)
 		if err != nil {
 			return nil, fault(Program, "needs the program ipmitool, which is not here", "install it (apt install ipmitool), or use redfish: if the BMC speaks it")
 		}
-		err = conn.Open(ctx)
+		first, err := conn.PowerStateGet(ctx)
 		switch {
 		case err == nil:
-			return ipmi{conn}, nil
+			return &ipmi{conn, first}, nil
 		case i+1 < len(suites) && noSuite(err.Error()) && ctx.Err() == nil:
 			continue
 		}
@@ -69,12 +72,15 @@ func (s *Switches) openIPMI(ctx context.Context, b boot.BMC) (controller, error)
 	return nil, fault(Unsupported, "takes no cipher suite that is safe", "")
 }
 
-func (c ipmi) close() {}
+func (c *ipmi) close() {}
 
-func (c ipmi) state(ctx context.Context) (State, error) {
-	text, err := c.conn.PowerStateGet(ctx)
-	if err != nil {
-		return Unknown, ipmiFault(ctx, err, "")
+func (c *ipmi) state(ctx context.Context) (State, error) {
+	text := c.first
+	if c.first = ""; text == "" {
+		var err error
+		if text, err = c.conn.PowerStateGet(ctx); err != nil {
+			return Unknown, ipmiFault(ctx, err, "")
+		}
 	}
 	switch text = strings.ToLower(text); {
 	case strings.Contains(text, "power is on"):
@@ -85,7 +91,7 @@ func (c ipmi) state(ctx context.Context) (State, error) {
 	return Unknown, nil
 }
 
-func (c ipmi) set(ctx context.Context, a Action, was State) error {
+func (c *ipmi) set(ctx context.Context, a Action, was State) error {
 	word := string(a)
 	switch {
 	case a == Cycle && was != IsOn:
@@ -100,7 +106,7 @@ func (c ipmi) set(ctx context.Context, a Action, was State) error {
 	return nil
 }
 
-func (c ipmi) bootFrom(ctx context.Context, d Device, persistent bool, f Firmware) error {
+func (c *ipmi) bootFrom(ctx context.Context, d Device, persistent bool, f Firmware) error {
 	if d == HTTP {
 		return fault(Unsupported, "cannot be told to boot by HTTP: IPMI has no word for that", "use redfish: if the BMC speaks it, or --boot pxe")
 	}

@@ -32,7 +32,7 @@ type rf struct {
 	bmc    boot.BMC
 	client *gofish.APIClient
 	wire   *wire
-	ctx    context.Context
+	ctx    context.Context // of the order; gofish has it too
 }
 
 // openRedfish logs in: with a session, or, at a BMC that has none, with the
