@@ -13,8 +13,11 @@ import (
 // from there afterwards.
 const ESXi Family = "esxi"
 
+// Kickstart is the stage in which an installer fetched its ks.cfg.
+const Kickstart Stage = "kickstart"
+
 // Installed is the stage in which an installer has reported that the system is
-// on the disk. It lies between Ignition and Up.
+// on the disk. Both lie between Ignition and Up.
 const Installed Stage = "installed"
 
 // An ESXiMedium is what an image of the family [ESXi] has besides its kernel and
@@ -53,8 +56,8 @@ func (m *ESXiMedium) Files() []ImageFile {
 	return l
 }
 
-// A Host is what a profile says of machines on which ESXi is installed. The
-// zero value installs it with an account that nobody can use.
+// A Host is what a profile says of machines on which ESXi is installed. Only the
+// hash must be set.
 type Host struct {
 	// RootPasswordHash is the root password as crypt(3) hashes it: $6$... or
 	// $5$...; a password itself is held nowhere.
@@ -228,3 +231,6 @@ func (a Assignment) StaticAddr() (netip.Prefix, error) {
 	}
 	return netip.PrefixFrom(a.Machine.IP, a.Network.Subnet.Bits()), nil
 }
+
+// Has reports whether t has a step of a stage.
+func (t *Timeline) Has(s Stage) bool { return t.hasStage(s) }

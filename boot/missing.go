@@ -74,6 +74,8 @@ var afterStage = map[Stage]Missing{
 		Reason: "it has its root file system but asked for no Ignition config: its console shows where the initramfs stands"},
 	Ignition: {Next: Up, Patience: 3 * time.Minute,
 		Reason: "it has its Ignition config but does not report: either Ignition failed, which its console shows, or the system does not reach bootd by HTTP"},
+	Kickstart: {Next: Installed, Patience: 20 * time.Minute,
+		Reason: "its installer has its ks.cfg but does not report: its console shows why; a disk that holds a datastore is not overwritten unless that was ordered (bootd machine reinstall) or the profile says so"},
 	Installed: {Next: Up, Patience: 10 * time.Minute,
 		Reason: "its system is on the disk, but did not report from there: does it boot from the disk that it was installed on, and reach bootd by HTTP? Its console shows where it stands"},
 	Up: {Next: Engine, Patience: 2 * time.Minute,

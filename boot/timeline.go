@@ -45,7 +45,7 @@ const (
 )
 
 // order is the way from power-on to a working node.
-var order = []Stage{Power, Offered, Leased, Loader, Script, Kernel, Initrd, RootFS, Ignition, Installed, Up, Engine, Joined, Ready}
+var order = []Stage{Power, Offered, Leased, Loader, Script, Kernel, Initrd, RootFS, Ignition, Kickstart, Installed, Up, Engine, Joined, Ready}
 
 // Order returns the place of a stage on the way, from 0, or -1 for what
 // happens beside it.

@@ -68,6 +68,8 @@ type Config struct {
 	// [ErrTooOld].
 	Render func(context.Context, RenderRequest) ([]byte, error)
 	Boots  Boots
+	// Installs is for images that are installed on a disk. Nil: none is.
+	Installs Installs
 	// Holder tells which machine holds an address that bootd leases, or held
 	// it last: iPXE does not renew. On networks where bootd gives the
 	// addresses, a script is then given to no other machine. Nil: not checked.
@@ -183,6 +185,11 @@ func (h *Handler) answer(w http.ResponseWriter, q request) answer {
 		if file == "config.cpio" {
 			serve = func() answer { return h.config(q, ticket, true) }
 		}
+	case name == "esxi":
+		ticket, file, _ := strings.Cut(rest, "/")
+		if file == bootCfgFile || file == kickstartFile || file == pxelinuxFile {
+			serve = func() answer { return h.esxiFile(q, ticket, file) }
+		}
 	case name == "report":
 		methods, get = "POST", q.Method == http.MethodPost
 		serve = func() answer { return h.report(w, q, rest) }
@@ -241,7 +248,7 @@ func (h *Handler) access(q request, status int, n int64, took time.Duration) {
 		return
 	}
 	path := q.URL.Path
-	for _, secret := range []string{"/ignition/", "/initrd/", "/report/"} {
+	for _, secret := range []string{"/ignition/", "/initrd/", "/esxi/", "/report/"} {
 		if strings.HasPrefix(path, secret) {
 			path = secret
 		}

@@ -15,28 +15,41 @@ const retryAfter = 5 * time.Second
 
 // config answers /ignition/<ticket> and /initrd/<ticket>/config.cpio.
 func (h *Handler) config(q request, ticket string, wrap bool) answer {
+	tl, deny := h.admit(q, ticket, "Ignition config")
+	switch {
+	case deny != nil:
+		return *deny
+	case q.head:
+		return answer{status: http.StatusOK, kind: configType(wrap)}
+	}
+	return h.render(q, tl, wrap)
+}
+
+// admit checks the ticket for a machine's secrets and returns its boot, or else
+// the answer that denies them. what is asked for, for people.
+func (h *Handler) admit(q request, ticket, what string) (tl boot.Timeline, deny *answer) {
+	refuse := func(mac boot.MAC, why string) (boot.Timeline, *answer) {
+		return boot.Timeline{}, new(h.refuse(q, mac, what, why))
+	}
 	t, err := h.Tickets.OpenBoot(ticket, q.addr, time.Now())
 	if errors.Is(err, boot.ErrTicketMalformed) {
-		return text(http.StatusForbidden, "this is not a ticket")
+		return boot.Timeline{}, new(text(http.StatusForbidden, "this is not a ticket"))
 	}
 	if errors.Is(err, boot.ErrTicketForged) {
-		return h.refuse(q, boot.MAC{}, err.Error())
+		return refuse(boot.MAC{}, err.Error())
 	}
 	tl, ok := h.Boots.Current(t.MAC)
 	switch {
 	case !ok || !t.Of(tl.ID):
-		return h.refuse(q, t.MAC, "this ticket is of an earlier boot")
+		return refuse(t.MAC, "this ticket is of an earlier boot")
 	case errors.Is(err, boot.ErrTicketExpired) && h.waited(tl):
 	case err != nil:
-		return h.refuse(q, t.MAC, err.Error())
+		return refuse(t.MAC, err.Error())
 	}
 	if s, ok := past(tl); ok {
-		return h.refuse(q, t.MAC, "this ticket has done its work: the machine is at stage "+string(s)+" already")
+		return refuse(t.MAC, "this ticket has done its work: the machine is at stage "+string(s)+" already")
 	}
-	if q.head {
-		return answer{status: http.StatusOK, kind: configType(wrap)}
-	}
-	return h.render(q, tl, wrap)
+	return tl, nil
 }
 
 // render makes the config of a machine whose ticket is good.
@@ -84,20 +97,20 @@ func (h *Handler) render(q request, tl boot.Timeline, wrap bool) answer {
 	return ans
 }
 
-// refuse notes that somebody wanted a config that he does not get. mac is whose
+// refuse notes that somebody wanted a secret that he does not get. mac is whose
 // it would have been, if that is known for certain.
-func (h *Handler) refuse(q request, mac boot.MAC, why string) answer {
+func (h *Handler) refuse(q request, mac boot.MAC, what, why string) answer {
 	if !h.refused.news(q.addr, time.Now()) {
 		return text(http.StatusForbidden, why)
 	}
-	e := boot.Event{Time: time.Now(), MAC: mac, Stage: boot.Refused, Text: "Ignition config asked for from " + q.addr.String() + ": " + why}
+	e := boot.Event{Time: time.Now(), MAC: mac, Stage: boot.Refused, Text: what + " asked for from " + q.addr.String() + ": " + why}
 	if mac.IsZero() {
 		// The recorder finds out who has it. Otherwise it would take this for
 		// the address of the machine, and that may be the very point.
 		e.Addr = q.addr
 	}
 	h.Boots.Record(e)
-	h.Log.Warn("Ignition config refused", "mac", mac, "addr", q.addr, "err", why)
+	h.Log.Warn("refused", "file", what, "mac", mac, "addr", q.addr, "err", why)
 	return text(http.StatusForbidden, why)
 }
 
@@ -105,7 +118,7 @@ func (h *Handler) refuse(q request, mac boot.MAC, why string) answer {
 func past(tl boot.Timeline) (boot.Stage, bool) {
 	i := slices.IndexFunc(tl.Steps, func(s boot.Step) bool {
 		switch s.Stage {
-		case boot.Up, boot.Engine, boot.Joined, boot.Ready:
+		case boot.Installed, boot.Up, boot.Engine, boot.Joined, boot.Ready:
 			return true
 		}
 		return false

@@ -41,6 +41,9 @@ func (h *Handler) machineScript(q request) answer {
 		return h.wait(q, inv, fmt.Sprintf("%s: profile %s boots image %s, which bootd does not have for %s.",
 			a.Name, a.Profile.Name, a.Profile.Image, cpu), "Get it with: bootd asset fetch "+a.Profile.Image+cpuFlag(cpu))
 	}
+	if img.Family == boot.ESXi {
+		return h.esxiScript(q, a, img)
+	}
 	return h.bootScript(q, a, img)
 }
 

@@ -111,7 +111,7 @@ func (w *world) assign(inv boot.Inventory) (boot.Assignment, error) {
 func (w *world) assets(rw http.ResponseWriter, r *http.Request) {
 	var files []boot.ImageFile
 	for _, img := range w.images {
-		files = append(append(files, img.Kernel), img.Initrds...)
+		files = append(append(append(files, img.Kernel), img.Initrds...), img.ESXi.Files()...)
 		if img.RootFS != nil {
 			files = append(files, *img.RootFS)
 		}

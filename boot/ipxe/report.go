@@ -18,7 +18,7 @@ const (
 
 // A Report is what a machine tells of its boot, as JSON.
 type Report struct {
-	Stage boot.Stage `json:"stage"`          // up, engine, joined, left
+	Stage boot.Stage `json:"stage"`          // installed, up, engine, joined, left
 	Node  string     `json:"node,omitempty"` // swarm node ID
 	Text  string     `json:"text,omitempty"` // for people
 }
@@ -36,9 +36,9 @@ func parseReport(r io.Reader) (Report, error) {
 		return rep, errors.New("cannot read report: there is something after it")
 	}
 	switch rep.Stage {
-	case boot.Up, boot.Engine, boot.Joined, boot.Left:
+	case boot.Installed, boot.Up, boot.Engine, boot.Joined, boot.Left:
 	default:
-		return rep, errors.New("cannot read report: stage is one of up, engine, joined, left")
+		return rep, errors.New("cannot read report: stage is one of installed, up, engine, joined, left")
 	}
 	if len(rep.Node) > 64 || strings.Trim(rep.Node, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
 		return rep, errors.New("cannot read report: node is not a swarm node ID")
@@ -54,25 +54,41 @@ func (h *Handler) report(w http.ResponseWriter, q request, ticket string) answer
 		return text(http.StatusForbidden, err.Error())
 	}
 	tl, ok := h.Boots.Current(t.MAC)
-	if !ok || !t.Of(tl.ID) {
+	// An installed system has the ticket of the boot that installed it.
+	later := ok && !t.Of(tl.ID) && h.installedBy(t)
+	if !ok || !t.Of(tl.ID) && !later {
 		return text(http.StatusConflict, "this ticket is of an earlier boot")
 	}
 	rep, err := parseReport(http.MaxBytesReader(w, q.Body, maxReport))
 	if err != nil {
 		return text(http.StatusBadRequest, plain(err.Error()))
 	}
+	if later {
+		if rep.Stage != boot.Up {
+			return text(http.StatusConflict, "this ticket is of an earlier boot")
+		}
+	} else if err := h.installed(q.Context(), tl, rep.Stage); errors.Is(err, errNoInstaller) {
+		return text(http.StatusConflict, err.Error())
+	} else if err != nil {
+		return h.notRecorded(t.MAC, err)
+	}
+	id := tl.ID
 	tl, err = h.Boots.Commit(q.Context(), boot.Event{
 		Time: time.Now(), MAC: t.MAC, Boot: tl.ID, Stage: rep.Stage, Client: boot.System, Addr: q.addr,
 		Node: rep.Node, Text: rep.Text,
 	})
 	switch {
 	case err != nil:
-		h.Log.Error("report cannot be recorded", "mac", t.MAC, "err", err)
-		a := text(http.StatusServiceUnavailable, "bootd cannot record this report; send it again")
-		a.retry = retryAfter
-		return a
-	case !t.Of(tl.ID): // it was switched off and on in between
+		return h.notRecorded(t.MAC, err)
+	case tl.ID != id: // it was switched off and on in between
 		return text(http.StatusConflict, "this ticket is of an earlier boot")
 	}
 	return answer{status: http.StatusNoContent}
+}
+
+func (h *Handler) notRecorded(mac boot.MAC, err error) answer {
+	h.Log.Error("report cannot be recorded", "mac", mac, "err", err)
+	a := text(http.StatusServiceUnavailable, "bootd cannot record this report; send it again")
+	a.retry = retryAfter
+	return a
 }
