@@ -23,6 +23,10 @@ import (
 // swarmPort is where managers listen for nodes unless told otherwise.
 const swarmPort = "2377"
 
+// subnetBits is the size of the subnets that overlay networks get from the
+// address pools, as the docker command has it.
+const subnetBits = 24
+
 // docker is an [Engine] that is a Docker engine.
 type docker struct {
 	host  string
@@ -148,6 +152,9 @@ func (d *docker) Init(ctx context.Context, o Init) error {
 	}
 	for _, p := range o.AddressPools {
 		req.DefaultAddrPool = append(req.DefaultAddrPool, p.String())
+		// Without a size the engine takes the pools, and then allocates no
+		// network at all: not even services that publish a port would start.
+		req.SubnetSize = max(req.SubnetSize, subnetBits, uint32(p.Bits()))
 	}
 	_, err := d.cli.Load().SwarmInit(ctx, req)
 	return classify(err)

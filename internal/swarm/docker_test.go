@@ -117,7 +117,7 @@ func TestInitRequest(t *testing.T) {
 	body := a.bodies[len(a.bodies)-1]
 	for _, want := range []string{
 		`"AdvertiseAddr":"10.0.0.1"`, `"ListenAddr":"0.0.0.0:2377"`, `"Availability":"drain"`,
-		`"DataPathPort":5000`, `"DefaultAddrPool":["10.20.0.0/16"]`, `"ForceNewCluster":false`,
+		`"DataPathPort":5000`, `"DefaultAddrPool":["10.20.0.0/16"]`, `"SubnetSize":24`, `"ForceNewCluster":false`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("request %s lacks %s", body, want)
