@@ -183,7 +183,8 @@ func TestIPMI(t *testing.T) {
 			t.Errorf("%s: ordered at %s", tt.name, got.At)
 		}
 		pid := bmc.pid()
-		for end := time.Now().Add(5 * time.Second); (pid > 0) != tt.on && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		// A shutdown takes its time; all else is as it was ordered.
+		for end := time.Now().Add(5 * time.Second); tt.order.Action == power.Shutdown && pid > 0 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 			pid = bmc.pid()
 		}
 		if (pid > 0) != tt.on || pid > 0 && (pid != before) != tt.new {

@@ -144,7 +144,7 @@ func (s *Switches) Status(ctx context.Context, t Target) (State, error) {
 }
 
 // Do carries out an order. It returns when the BMC shows the machine as
-// ordered; after a cycle or a shutdown, when the BMC has taken the order.
+// ordered; after a shutdown, when the BMC has taken the order.
 func (s *Switches) Do(ctx context.Context, t Target, o Order) (Outcome, error) {
 	var out Outcome
 	if t.BMC.Kind == boot.WOL {
@@ -187,11 +187,35 @@ func (s *Switches) carryOut(ctx context.Context, c controller, t Target, o Order
 		return out, err
 	}
 	out.Changed, out.At = true, at
-	if o.Action == Shutdown || o.Action == Cycle && was == IsOn {
-		return out, nil // whether and when it is seen in between nobody knows
+	if o.Action == Shutdown {
+		return out, nil // when its system obeys nobody knows
+	}
+	if o.Action == Cycle && was == IsOn {
+		// Until it is on again: who switches it off in between would see it
+		// off, and then it comes.
+		if out.Now, err = s.dip(ctx, c); err != nil || out.Now == IsOn {
+			return out, err
+		}
 	}
 	out.Now, err = s.settle(ctx, c, want)
 	return out, err
+}
+
+// dip watches a machine that was cycled for as long as it should take to go off.
+// Some BMCs never show it.
+func (s *Switches) dip(ctx context.Context, c controller) (State, error) {
+	end := time.Now().Add(min(2*time.Second, s.config.Settle))
+	for {
+		now, err := c.state(ctx)
+		if err != nil || now != IsOn || time.Now().After(end) {
+			return now, err
+		}
+		select {
+		case <-ctx.Done():
+			return now, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // settle waits until the BMC shows a state.

@@ -74,6 +74,8 @@ func TestRedfishOrders(t *testing.T) {
 			want: power.Outcome{Was: power.IsOn, Now: power.IsOn, Changed: true}, seen: "[1 GracefulShutdown]"},
 		{name: "cycle", on: true, order: power.Order{Action: power.Cycle},
 			want: power.Outcome{Was: power.IsOn, Now: power.IsOn, Changed: true}, seen: "[1 ForceRestart]", after: true},
+		{name: "a cycle that takes its time", bmc: &powertest.BMC{Delay: 500 * time.Millisecond}, on: true, order: power.Order{Action: power.Cycle},
+			want: power.Outcome{Was: power.IsOn, Now: power.IsOn, Changed: true}, seen: "[1 ForceRestart]", after: true},
 		{name: "cycle of what is off", order: power.Order{Action: power.Cycle},
 			want: power.Outcome{Was: power.IsOff, Now: power.IsOn, Changed: true}, seen: "[1 On]", after: true},
 		{name: "slow to start", bmc: &powertest.BMC{Delay: 300 * time.Millisecond}, order: power.Order{Action: power.On},
