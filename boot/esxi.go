@@ -67,7 +67,7 @@ type Host struct {
 	Static           *bool    // the address is set on the host; nil: no, by DHCP
 	NIC              string   // management network: vmnic0, or a MAC; empty: the card that booted
 	VLAN             int      // of the management network; 0: none
-	Disk             string   // --firstdisk as it is in ks.cfg: firstdisk, firstdisk=local,usb; or a path; empty: firstdisk
+	Disk             string   // --firstdisk as it is in ks.cfg: firstdisk, firstdisk=local,usb; or a device's name or path; empty: firstdisk
 	License          string
 	Keyboard         string
 	FirstBoot        string // shell script for the first boot from the disk

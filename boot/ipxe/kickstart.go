@@ -2,6 +2,7 @@ package ipxe
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -79,12 +80,9 @@ func oneLine(s string) string {
 }
 
 func installLine(h boot.Host, ordered bool) string {
-	line := "install --firstdisk"
-	switch kind, list, _ := strings.Cut(h.Disk, "="); {
-	case strings.HasPrefix(h.Disk, "/"):
-		line = "install --disk=" + h.Disk
-	case kind == "firstdisk" && list != "":
-		line += "=" + list
+	line := "install --disk=" + h.Disk
+	if h.Disk == "" || strings.HasPrefix(h.Disk, "firstdisk") {
+		line = "install --" + cmp.Or(h.Disk, "firstdisk")
 	}
 	switch {
 	case h.VMFS == boot.VMFSPreserve:

@@ -206,7 +206,7 @@ func (l *loader) checkUse(p *rawProfile) {
 	if l.lost[ServerFile] {
 		return
 	}
-	if p.Image != "" && !builtin.MatchString(p.Image) && !slices.ContainsFunc(l.config.Images, func(s ImageSource) bool { return s.Name == p.Image }) {
+	if p.Image != "" && !builtin.MatchString(p.Image) && !imported.MatchString(p.Image) && !slices.ContainsFunc(l.config.Images, func(s ImageSource) bool { return s.Name == p.Image }) {
 		known := []string{"fedora-coreos/stable", "fedora-coreos/testing", "fedora-coreos/next", "flatcar/stable", "flatcar/beta", "flatcar/alpha", "flatcar/lts"}
 		for _, s := range l.config.Images {
 			known = append(known, s.Name)
@@ -252,6 +252,7 @@ func (l *loader) build() {
 		return
 	}
 	l.checkWholePower(c)
+	l.checkWholeHosts(c)
 	l.config.Catalog = c
 	for _, s := range l.swarms {
 		l.config.Swarms = append(l.config.Swarms, s.Swarm)

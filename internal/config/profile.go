@@ -97,6 +97,7 @@ func (l *loader) profileFields(d *document, p *rawProfile) fields {
 		"files":  func(key string, v ast.Node) { d.list(v, func(n ast.Node) { d.file(p, n) }) },
 		"units":  func(key string, v ast.Node) { d.list(v, func(n ast.Node) { d.unit(p, n) }) },
 		"butane": func(key string, v ast.Node) { d.butane(p, v) },
+		"esxi":   func(_ string, v ast.Node) { d.host(p, v) },
 		"power":  func(_ string, v ast.Node) { l.power(d, &p.Profile, v) },
 		"swarm": note("swarm", func(key string, v ast.Node) {
 			p.swarmAt = located{d, v}
