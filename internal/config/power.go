@@ -40,6 +40,9 @@ func (l *loader) power(d *document, p *boot.Profile, v ast.Node) {
 			d.into(&b.Addr, func(v ast.Node, s string) {
 				if err := boot.ParsePowerAddr(kind, s); err != nil {
 					d.wrong(v, k+": "+err.Error(), "")
+					if strings.Contains(s, "@") {
+						d.hideLine()
+					}
 				}
 			})(k, v)
 		}
@@ -75,7 +78,11 @@ func (l *loader) power(d *document, p *boot.Profile, v ast.Node) {
 		}),
 		"fingerprint": secure(func(k string, v ast.Node) { b.Fingerprint = d.fingerprint(k, v) }),
 		"ca_file":     secure(l.path(d, &b.CAFile)),
-		"system":      d.into(&b.System),
+		"password": func(_ string, v ast.Node) {
+			d.wrong(v, "a password does not belong here", "write it into a file that only bootd can read, and that file's path here, as password_file: FILE")
+			d.hideLine()
+		},
+		"system": d.into(&b.System),
 		"cipher_suite": func(k string, v ast.Node) {
 			s := ""
 			if d.one(&s, "3", "17")(k, v); s != "" {
@@ -90,6 +97,10 @@ func (l *loader) power(d *document, p *boot.Profile, v ast.Node) {
 	}
 	l.checkPower(d, b, v, kinds, tls)
 }
+
+// hideLine keeps the text of the line from being shown with the mistake noted
+// last: there is a password in it, and mistakes are logged.
+func (d *document) hideLine() { (*d.mistakes)[len(*d.mistakes)-1].Line = "" }
 
 // checkPower finds keys that do not go together.
 func (l *loader) checkPower(d *document, b *boot.BMC, v ast.Node, kinds, tls []string) {

@@ -104,7 +104,7 @@ func TestPowerMistakes(t *testing.T) {
 		{"{wol: {interface: eth1}, password_file: f}", "wake-on-LAN has no user and password; a password of SecureOn is written as wol: {password_file: FILE}"},
 		{"{wol: {broadcats: 10.0.0.255}}", `unknown key "broadcats" in wol; did you mean "broadcast"?`},
 		{"{redfsh: https://a}", `unknown key "redfsh" in power; did you mean "redfish"?`},
-		{"{redfish: https://a, password: topsecret}", `unknown key "password" in power`},
+		{"{redfish: https://a, password: topsecret}", `a password does not belong here; write it into a file that only bootd can read, and that file's path here, as password_file: FILE`},
 		{"off", `power cannot be "off"; write power: {redfish:`},
 		{"{redfish: https://a, password_file: f}", `machine "n": the BMC at https://a has no user; add user: NAME, here or under power in bootd.yaml`},
 		{"{ipmi: a, user: u}", `machine "n": the BMC at a has no password; add password_file: FILE, here or under power in bootd.yaml`},
@@ -114,6 +114,9 @@ func TestPowerMistakes(t *testing.T) {
 		_, err := config.LoadFiles(files)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "machines/m.yaml:4:") || !strings.HasSuffix(err.Error(), "\n1 mistake in the configuration") {
 			t.Errorf("%s:\n got %v\nwant %s", tt.power, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "topsecret") {
+			t.Errorf("%s: the password is shown: %v", tt.power, err)
 		}
 	}
 
