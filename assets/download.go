@@ -35,6 +35,22 @@ func (silence) Add(string, int64)                  {}
 func (silence) Retry(string, error, time.Duration) {}
 func (silence) Done(string)                        {}
 
+// maxShown is how many files of an image are shown one by one. ESXi has some 150.
+const maxShown = 12
+
+// together shows many files as one.
+type together struct {
+	p    Progress
+	name string
+}
+
+func (together) Start(string, int64)     {}
+func (t together) Add(_ string, n int64) { t.p.Add(t.name, n) }
+func (t together) Retry(name string, err error, wait time.Duration) {
+	t.p.Retry(t.name, fmt.Errorf("%s: %w", name, err), wait)
+}
+func (together) Done(string) {}
+
 // origin is kept beside a partial file, to tell whether what the server has now
 // is still the same file. It is written before the first byte of the file.
 type origin struct {

@@ -29,7 +29,7 @@ timeout=5
 prefix=
 kernel=/b.b00
 kernelopt=cdromBoot runweasel
-modules=/jumpstrt.gz --- /useropts.gz --- /features.gz --- /k.b00 --- /vmx.v00 --- /imgdb.tgz --- /imgpayld.tgz
+modules=/jumpstrt.gz --- /useropts.gz --- /features.gz --- /k.b00 --- /vmx.v00 --- /sb.v00 --- /s.v00 --- /i40en.v00 --- /imgdb.tgz --- /imgpayld.tgz
 build=8.0.3-0.0.24022510
 updated=0
 `
@@ -56,7 +56,7 @@ func medium() map[string][]byte {
 		"isolinux.bin":          bytes.Repeat([]byte{0xfa}, 3000),
 		"upgrade/metadata.zip":  []byte("PK"),
 	}
-	for i, n := range []string{"b.b00", "jumpstrt.gz", "useropts.gz", "features.gz", "k.b00", "vmx.v00", "imgdb.tgz", "imgpayld.tgz"} {
+	for i, n := range []string{"b.b00", "jumpstrt.gz", "useropts.gz", "features.gz", "k.b00", "vmx.v00", "sb.v00", "s.v00", "i40en.v00", "imgdb.tgz", "imgpayld.tgz"} {
 		m[n] = bytes.Repeat([]byte(n+"\n"), 1+i*300)
 	}
 	m["features.gz"] = nil // VMware's is next to nothing too
@@ -146,9 +146,14 @@ func TestImportISO(t *testing.T) {
 
 func checkImport(t *testing.T, iso string) {
 	s := openStore(t)
-	img, err := s.Fetch(t.Context(), assets.ISO{Path: iso}, nil)
+	shown := newTally(t)
+	img, err := s.Fetch(t.Context(), assets.ISO{Path: iso}, shown)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// So many files are shown as one.
+	if !shown.done["esxi/8.0"] || len(shown.size) != 1 {
+		t.Errorf("shown: %v", shown.size)
 	}
 	got := []string{img.Name, img.Version, string(img.Family), img.CPU, img.ESXi.Title, img.ESXi.KernelOpt, img.Kernel.Name}
 	want := []string{"esxi/8.0", "8.0.3-0.0.24022510", "esxi", "x86_64", "Loading ESXi installer", "runweasel", "b.b00"}
@@ -162,14 +167,14 @@ func checkImport(t *testing.T, iso string) {
 	for _, f := range img.Initrds {
 		names = append(names, f.Name)
 	}
-	if d := cmp.Diff([]string{"jumpstrt.gz", "useropts.gz", "features.gz", "k.b00", "vmx.v00", "imgdb.tgz", "imgpayld.tgz"}, names); d != "" {
+	if d := cmp.Diff([]string{"jumpstrt.gz", "useropts.gz", "features.gz", "k.b00", "vmx.v00", "sb.v00", "s.v00", "i40en.v00", "imgdb.tgz", "imgpayld.tgz"}, names); d != "" {
 		t.Error(d)
 	}
 	srv := httptest.NewServer(s.Handler(nil))
 	defer srv.Close()
 	all := append(append([]boot.ImageFile{img.Kernel}, img.Initrds...), img.ESXi.Files()...)
-	if len(all) != 11 {
-		t.Errorf("%d files, not 11", len(all))
+	if len(all) != 14 {
+		t.Errorf("%d files, not 14", len(all))
 	}
 	disk := medium()
 	disk["mboot.efi"], disk["crypto64.efi"] = disk["efi/boot/bootx64.efi"], disk["efi/boot/crypto64.efi"]

@@ -301,7 +301,21 @@ func (r *run) signature(ctx context.Context, f part) (*signature, openpgp.Entity
 }
 
 // obtain gets and checks all files.
-func (r *run) obtain(ctx context.Context) error {
+func (r *run) obtain(ctx context.Context) (err error) {
+	if len(r.pl.parts) > maxShown {
+		all := together{r.p, r.pl.image.Name}
+		var size int64
+		for _, n := range r.sizes {
+			size += max(n, 0)
+		}
+		all.p.Start(all.name, size)
+		defer func() {
+			if err == nil {
+				all.p.Done(all.name)
+			}
+		}()
+		r.p = all
+	}
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.SetLimit(max(1, r.s.Limits.Parallel))
 	for i, f := range r.pl.parts {

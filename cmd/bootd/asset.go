@@ -118,14 +118,27 @@ func (a *app) fetch(c *cobra.Command, s *assets.Store, src assets.Source) error 
 func (a *app) assetImportCommand() *cobra.Command {
 	var family, version string
 	c := &cobra.Command{
-		Use:   "import IMAGE DIRECTORY",
-		Short: "copy an image from a local directory",
-		Long: `Import recognizes kernel, initramfs and root file system by their usual names,
-copies them into the store under the name IMAGE, and makes that the version that
-machines boot.`,
-		Example: "  bootd asset import lab /var/cache/bootd-lab/image",
-		Args:    exactly("IMAGE", "DIRECTORY"),
+		Use:   "import [IMAGE] DIRECTORY|ISO",
+		Short: "copy an image from a local directory, or ESXi from its ISO",
+		Long: `Import recognizes kernel, initramfs and root file system in a directory by their
+usual names, copies them into the store under the name IMAGE, and makes that the
+version that machines boot.
+
+Of an ISO image it takes the installer of ESXi. IMAGE is then esxi/NAME, or by the
+release, such as esxi/8.0, when it is not said. If the file pxelinux.0 of syslinux
+3.86 lies beside the ISO it is taken along, for BIOS machines whose iPXE cannot
+start mboot.c32 itself.`,
+		Example: "  bootd asset import lab /var/cache/bootd-lab/image\n  bootd asset import VMware-ESXi-8.0U3.iso",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 && assets.IsISO(args[0]) {
+				return nil
+			}
+			return exactly("IMAGE", "DIRECTORY")(c, args)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if path := args[len(args)-1]; assets.IsISO(path) {
+				return a.importISO(c, assets.ISO{Path: path, Name: strings.Join(args[:len(args)-1], ""), Version: version}, family)
+			}
 			if err := oneOf("family", family, string(boot.FedoraCoreOS), string(boot.Flatcar), string(boot.Linux)); err != nil {
 				return err
 			}
@@ -139,6 +152,20 @@ machines boot.`,
 	c.Flags().StringVar(&family, "family", "", "fedora-coreos, flatcar or linux (default: by the files' names)")
 	c.Flags().StringVar(&version, "version", "", "what to call this version (default: by the files' names or digests)")
 	return c
+}
+
+func (a *app) importISO(c *cobra.Command, iso assets.ISO, family string) error {
+	switch {
+	case family != "":
+		return usageError{errors.New("--family is for directories; an ISO image is ESXi's installer")}
+	case iso.Name != "" && !strings.HasPrefix(iso.Name, string(boot.ESXi)+"/"):
+		return usageError{fmt.Errorf("%s would be an image of ESXi; call it esxi/NAME", iso.Name)}
+	}
+	_, s, err := a.assets()
+	if err != nil {
+		return err
+	}
+	return a.fetch(c, s, iso)
 }
 
 func (a *app) assetRmCommand() *cobra.Command {
