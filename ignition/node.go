@@ -1,6 +1,7 @@
 package ignition
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/coreos/ignition/v2/config/v3_6/types"
 	"github.com/vincent-petithory/dataurl"
@@ -27,6 +29,29 @@ type Join struct {
 	Addr         string // of a manager: 10.0.0.1:2377
 	Token        string // the secret that makes the node a worker or a manager
 	Availability string // active (when empty), pause or drain
+	// Leave is how long the node waits, when it is shut down, until bootd has
+	// moved its tasks elsewhere; 0: a minute.
+	Leave time.Duration
+}
+
+// margin is how much longer the node waits than bootd does.
+const margin = 15 * time.Second
+
+// Request is what the node asks its engine to join with: the body of POST
+// /swarm/join.
+func (j Join) Request() ([]byte, error) {
+	s, err := j.request()
+	return []byte(s), err
+}
+
+// unit is the unit that joins and leaves. It gives the leaving as long as it
+// may take, and the engine its own time to answer.
+func (j Join) unit() string {
+	wait := cmp.Or(j.Leave, time.Minute) + margin
+	return strings.NewReplacer(
+		"@LEAVE@", strconv.Itoa(int(wait.Seconds())),
+		"@STOP@", strconv.Itoa(int((wait + margin).Seconds())),
+	).Replace(swarmUnit)
 }
 
 // What the node runs, as files so that they can be read and tried.
@@ -82,7 +107,7 @@ func (n Node) config() (types.Config, error) {
 		textFile(swarmJoinPath, 0o600, request),
 		textFile(swarmPath, 0o755, swarmScript))
 	c.Systemd.Units = append(c.Systemd.Units,
-		enabledUnit("bootd-swarm.service", swarmUnit),
+		enabledUnit("bootd-swarm.service", n.Join.unit()),
 		// CoreOS starts the engine when something connects to its socket,
 		// which on a node that has just rebooted may be never.
 		types.Unit{Name: "docker.service", Enabled: new(true)})

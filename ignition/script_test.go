@@ -316,3 +316,77 @@ func TestScriptsWithCurl(t *testing.T) {
 		t.Errorf("requests (-want +got)\n%s", diff)
 	}
 }
+
+// TestRenewedToken: a node whose token was replaced after it got its config asks
+// for the present one, and joins with that.
+func TestRenewedToken(t *testing.T) {
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Skip("curl is not installed")
+	}
+	const fresh = `{"JoinToken":"SWMTKN-1-new"}`
+	for _, c := range []struct {
+		name   string
+		status int // of bootd's answer
+		want   string
+	}{{"bootd gives a new one", 200, fresh}, {"bootd has none to give", 503, strings.TrimPrefix(asked, "join ")}} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBox(t)
+			dir, err := os.MkdirTemp("", "box") // a socket's path must be short
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			for _, fake := range []string{"docker", "sleep"} {
+				target, err := filepath.Abs("testdata/fake/" + fake)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(target, filepath.Join(dir, fake)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			bootd := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet && r.URL.Path == "/join/x" {
+					w.WriteHeader(c.status)
+					fmt.Fprint(w, fresh)
+				}
+			}))
+			t.Cleanup(bootd.Close)
+			l, err := net.Listen("unix", filepath.Join(dir, "s"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var joins []string
+			engine := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				if joins = append(joins, string(body)); len(joins) == 1 {
+					w.WriteHeader(500)
+					fmt.Fprint(w, `{"message":"rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster"}`)
+				}
+			})}}
+			engine.Start()
+			t.Cleanup(engine.Close)
+			b.write(t, filepath.Join(b.dir, "report-url"), bootd.URL+"/report/x\n")
+			b.env = append(b.env, "PATH="+dir+":"+filepath.Dir(curl)+":"+os.Getenv("PATH"), "DOCKER_HOST=unix://"+filepath.Join(dir, "s"))
+			b.say(t, "states", "inactive//false", "inactive//false", "active/n1d/false")
+			out := b.run(t, []string{"sh"}, "swarm.sh", "join")
+			if len(joins) != 2 || strings.TrimSpace(joins[1]) != strings.TrimSpace(c.want) {
+				t.Errorf("joins %q, the second is to be %q\n%s", joins, c.want, out)
+			}
+			files, err := os.ReadDir(b.dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range files {
+				if strings.HasSuffix(f.Name(), ".new") {
+					t.Errorf("%s is left", f.Name())
+				}
+			}
+			st, err := os.Stat(filepath.Join(b.dir, "swarm-join.json"))
+			if err != nil || c.status == 200 && st.Mode().Perm() != 0o600 {
+				t.Errorf("the join request: mode %v, %v", st.Mode(), err)
+			}
+		})
+	}
+}

@@ -67,7 +67,14 @@ type Config struct {
 	// Render makes an Ignition config. Its errors may wrap [ErrNotYet] and
 	// [ErrTooOld].
 	Render func(context.Context, RenderRequest) ([]byte, error)
-	Boots  Boots
+	// Joining makes what a node asks its engine to join with, as JSON. Its
+	// errors may wrap [ErrNotYet]. Nil: there is no swarm.
+	Joining func(context.Context, boot.Assignment) ([]byte, error)
+	// Leaving is told that a node is about to leave its swarm, which is on
+	// record, and returns when its tasks run elsewhere. The error says what does
+	// not. Nil: nobody is told.
+	Leaving func(context.Context, boot.Timeline) error
+	Boots   Boots
 	// Installs is for images that are installed on a disk. Nil: none is.
 	Installs Installs
 	// Holder tells which machine holds an address that bootd leases, or held
@@ -101,6 +108,7 @@ func New(c Config) *Handler {
 
 // Content types of answers.
 const (
+	typeJSON     = "application/json"
 	typeText     = "text/plain; charset=utf-8"
 	typeIgnition = "application/vnd.coreos.ignition+json"
 	typeData     = "application/octet-stream"
@@ -190,6 +198,8 @@ func (h *Handler) answer(w http.ResponseWriter, q request) answer {
 		if file == bootCfgFile || file == kickstartFile || file == pxelinuxFile {
 			serve = func() answer { return h.esxiFile(q, ticket, file) }
 		}
+	case name == "join":
+		serve = func() answer { return h.join(q, rest) }
 	case name == "report":
 		methods, get = "POST", q.Method == http.MethodPost
 		serve = func() answer { return h.report(w, q, rest) }
@@ -248,7 +258,7 @@ func (h *Handler) access(q request, status int, n int64, took time.Duration) {
 		return
 	}
 	path := q.URL.Path
-	for _, secret := range []string{"/ignition/", "/initrd/", "/esxi/", "/report/"} {
+	for _, secret := range []string{"/ignition/", "/initrd/", "/esxi/", "/join/", "/report/"} {
 		if strings.HasPrefix(path, secret) {
 			path = secret
 		}

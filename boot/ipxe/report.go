@@ -83,7 +83,23 @@ func (h *Handler) report(w http.ResponseWriter, q request, ticket string) answer
 	case tl.ID != id: // it was switched off and on in between
 		return text(http.StatusConflict, "this ticket is of an earlier boot")
 	}
+	if rep.Stage == boot.Left && h.Leaving != nil {
+		return h.leave(w, q, tl)
+	}
 	return answer{status: http.StatusNoContent}
+}
+
+// leave answers a node that is about to leave its swarm when its tasks run
+// elsewhere, or cannot: it waits for this.
+func (h *Handler) leave(w http.ResponseWriter, q request, tl boot.Timeline) answer {
+	// The deadline was for the request, which is read; when it passed, the
+	// node would be taken for gone. Not every ResponseWriter has one.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	if err := h.Leaving(q.Context(), tl); err != nil {
+		h.Log.Warn("a node leaves before all its tasks run elsewhere", "mac", tl.MAC, "machine", tl.Name, "err", err)
+		return text(http.StatusOK, plain(err.Error()))
+	}
+	return text(http.StatusOK, "all tasks run elsewhere")
 }
 
 func (h *Handler) notRecorded(mac boot.MAC, err error) answer {

@@ -155,7 +155,7 @@ func (a *app) render(cfg *config.Config, assigned boot.Assignment, only string) 
 		}
 		n := ignition.Node{Hostname: assigned.Name, ReportURL: base + "/report/" + ticketPlace}
 		if s, ok := cfg.SwarmOf(assigned.Profile.Swarm); ok {
-			n.Join = &ignition.Join{Addr: exampleManager(s, base), Token: tokenPlace, Availability: joinAvailability}
+			n.Join = &ignition.Join{Addr: exampleManager(s, base), Token: tokenPlace, Availability: joinAvailability, Leave: s.DrainTimeout}
 		}
 		r, err := t.Render(n)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"bootd/boot"
 	"bootd/boot/ipxe"
@@ -22,6 +23,9 @@ const joinAvailability = "drain"
 type renderer struct {
 	// join tells a node how to join its swarm.
 	join func(context.Context, *boot.Member) (swarm.JoinInfo, error)
+	// leave tells how long a node waits for its tasks to move, when it is shut
+	// down.
+	leave func(*boot.Member) time.Duration
 
 	mu        sync.Mutex
 	templates map[templateKey]*ignition.Template
@@ -72,7 +76,7 @@ func (r *renderer) render(ctx context.Context, req ipxe.RenderRequest, family bo
 		if err != nil {
 			return nil, err
 		}
-		n.Join = &ignition.Join{Addr: info.Addr, Token: info.Token, Availability: joinAvailability}
+		n.Join = r.joinOf(m, info)
 	}
 	t, err := r.template(req.Assignment.Profile, family)
 	if err != nil {
@@ -95,6 +99,25 @@ func (r *renderer) render(ctx context.Context, req ipxe.RenderRequest, family bo
 		return b, err
 	}
 	return ignition.Wrap(b), nil
+}
+
+// joinOf is what a node needs to know of its swarm.
+func (r *renderer) joinOf(m *boot.Member, info swarm.JoinInfo) *ignition.Join {
+	return &ignition.Join{Addr: info.Addr, Token: info.Token, Availability: joinAvailability, Leave: r.leave(m)}
+}
+
+// joining makes what a node asks its engine to join with. It is what boot/ipxe
+// serves to a node whose token was replaced.
+func (r *renderer) joining(ctx context.Context, a boot.Assignment) ([]byte, error) {
+	m := a.Profile.Swarm
+	info, err := r.join(ctx, m)
+	if errors.Is(err, swarm.ErrNotReady) {
+		return nil, fmt.Errorf("%w: %w", ipxe.ErrNotYet, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r.joinOf(m, info).Request()
 }
 
 // familyOf is the family of a profile's image as the configuration says it,

@@ -129,7 +129,7 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
-	renderer := &renderer{join: herd.join}
+	renderer := &renderer{join: herd.join, leave: herd.drainTimeout}
 
 	var handler *ipxe.Handler
 	handler = ipxe.New(ipxe.Config{
@@ -141,6 +141,8 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		Render: func(ctx context.Context, req ipxe.RenderRequest) ([]byte, error) {
 			return renderer.render(ctx, req, live.family(req.Assignment))
 		},
+		Joining: renderer.joining,
+		Leaving: herd.leave,
 		Boots:   watched{record, overrides, herd.nudge},
 		Holder:  func(addr netip.Addr) (boot.MAC, bool) { return holder(live.catalog(), leases, addr) },
 		Tickets: tickets,

@@ -38,7 +38,7 @@ func (s *swarms) newSwarm(cfg *config.Config, d config.Swarm) (*swarm.Swarm, err
 		TLS:      (*swarm.TLS)(d.TLS),
 		SSH:      loginTo(d.SSH),
 		Init:     init,
-		Grace:    d.Grace,
+		Settings: func() swarm.Settings { return settings(s.declared(d.Name)) },
 		Machines: func() []swarm.Machine { return s.members(d.Name) },
 		Networks: func() ([]swarm.Network, bool) {
 			now := s.declared(d.Name)
@@ -47,6 +47,16 @@ func (s *swarms) newSwarm(cfg *config.Config, d config.Swarm) (*swarm.Swarm, err
 		Record: s.record.Record,
 		Log:    s.log,
 	})
+}
+
+// settings are what can change while a swarm is kept.
+func settings(d config.Swarm) swarm.Settings {
+	out := swarm.Settings{Grace: d.Grace, DrainTimeout: d.DrainTimeout, Availability: swarm.Availability(d.Availability),
+		RemoveStrangers: d.RemoveStrangers, Nodes: map[string]swarm.Wish{}}
+	for host, n := range d.Nodes {
+		out.Nodes[host] = swarm.Wish{Labels: n.Labels, Availability: swarm.Availability(n.Availability)}
+	}
+	return out
 }
 
 // overlays are the networks of a swarm as package swarm has them.

@@ -205,6 +205,26 @@ func (s *swarms) join(ctx context.Context, m *boot.Member) (swarm.JoinInfo, erro
 	return k.Join(ctx, m.Role)
 }
 
+// drainTimeout is how long a node of a swarm waits for its tasks to move.
+func (s *swarms) drainTimeout(m *boot.Member) time.Duration {
+	d, _ := s.live.config().SwarmOf(m) // a swarm that is not there any more has no wish
+	return d.DrainTimeout
+}
+
+// leave is told that a machine's node leaves its swarm, and returns when its
+// tasks run elsewhere.
+func (s *swarms) leave(ctx context.Context, t boot.Timeline) error {
+	a, err := s.live.assign(s.record.Inventory(t.MAC), s.record.Current)
+	if err != nil || a.Profile == nil || a.Profile.Swarm == nil || t.Node == "" {
+		return err
+	}
+	k, ok := s.of(a.Profile.Swarm)
+	if !ok {
+		return nil
+	}
+	return k.Leave(ctx, t.Node)
+}
+
 // nudge makes all swarms look soon.
 func (s *swarms) nudge() {
 	s.mu.Lock()

@@ -22,14 +22,15 @@ if [ -n "$node" ]; then
 fi
 if [ "$stage" = left ]; then
 	# The machine is going down. One try, and time for bootd to answer only
-	# when this node's work has moved elsewhere.
+	# when this node's tasks run elsewhere. A bootd that is away is noticed by
+	# the connection, soon.
 	tries=1
-	limit=60
+	limit=${BOOTD_LEAVE_SECONDS:-75}
 fi
 
 pause=1
 while :; do
-	code=$(curl --silent --output /dev/null --write-out '%{http_code}' --noproxy '*' --max-time "$limit" \
+	code=$(curl --silent --output /dev/null --write-out '%{http_code}' --noproxy '*' --connect-timeout 5 --max-time "$limit" \
 		--header 'Content-Type: application/json' --data "$body" "$url")
 	case $code in
 	2??) exit 0 ;;

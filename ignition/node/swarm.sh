@@ -38,6 +38,20 @@ ask() {
 	return 1
 }
 
+# renew asks bootd how to join now: the token that came with the config may have
+# been replaced since. What came first stays when bootd has nothing to give.
+renew() {
+	url=
+	[ -r "$dir/report-url" ] && read -r url <"$dir/report-url"
+	[ -n "$url" ] || return 0
+	new=$dir/swarm-join.json.new
+	if (umask 077 && curl --silent --fail --noproxy '*' --connect-timeout 5 --max-time 10 --output "$new" \
+		"${url%/report/*}/join/${url##*/}") >/dev/null && [ -s "$new" ]; then
+		mv "$new" "$dir/swarm-join.json"
+	fi
+	rm -f "$new"
+}
+
 join() {
 	pause=1
 	looks=0
@@ -55,6 +69,11 @@ join() {
 				look
 				[ "$state" != active ] || break
 				why="the engine's state is $state"
+			else
+				case $why in
+				*token* | *fingerprint*) renew ;;
+				*) [ $((looks % 5)) -ne 4 ] || renew ;; # the manager may be another one now
+				esac
 			fi
 			;;
 		error)
@@ -84,7 +103,10 @@ leave() {
 	look
 	case $state in
 	away | inactive) return 0 ;;
-	active) sh "$dir/report.sh" left "$node" ;;
+	active)
+		echo "leaving the swarm; bootd moves this node's tasks elsewhere first"
+		sh "$dir/report.sh" left "$node"
+		;;
 	esac
 	if [ "$state" = active ] && [ "$manager" != true ]; then
 		docker swarm leave

@@ -32,7 +32,10 @@ type Config struct {
 	// Init is how the swarm is made if the engine is in none. Its
 	// availability, unless empty, is also kept later.
 	Init  Init
-	Grace time.Duration // see [Policy]; 0: DefaultGrace
+	Grace time.Duration // see [Policy]; 0: DefaultGrace; not used with Settings
+	// Settings tells what can change while the swarm is kept, as of now. Nil:
+	// Grace and Init say it.
+	Settings func() Settings
 
 	// Machines lists the machines that are to be in this swarm, as of now.
 	// Called often, also concurrently; its result is not changed.
@@ -50,6 +53,25 @@ type Config struct {
 	// shows that it has arrived.
 	Record func(boot.Event)
 	Log    *slog.Logger
+}
+
+// Settings are what can change while a swarm is kept.
+type Settings struct {
+	Grace        time.Duration // see [Policy]; 0: DefaultGrace
+	DrainTimeout time.Duration // 0: DefaultDrainTimeout
+	// Availability of the engine's own node; empty: as it is.
+	Availability Availability
+	// RemoveStrangers has nodes that bootd did not boot removed as well, once
+	// they are down for longer than Grace.
+	RemoveStrangers bool
+	// Nodes is what is wanted of nodes that bootd did not boot, by host name.
+	Nodes map[string]Wish
+}
+
+// A Wish is what is wanted of a node that bootd did not boot.
+type Wish struct {
+	Labels       map[string]string
+	Availability Availability // empty: as it is
 }
 
 // ErrNotReady is in the error of [Swarm.Join] and [Swarm.Nodes] while there is

@@ -302,3 +302,37 @@ func (d *docker) RotateTokens(ctx context.Context) error {
 func (d *docker) EvictNode(ctx context.Context, id string) error {
 	return classify(d.cli.Load().NodeRemove(ctx, id, dockerswarm.NodeRemoveOptions{Force: true}))
 }
+
+// TaskList implements [Operations].
+func (d *docker) TaskList(ctx context.Context) ([]Task, error) {
+	list, err := d.cli.Load().TaskList(ctx, dockerswarm.TaskListOptions{})
+	if err != nil {
+		return nil, classify(err)
+	}
+	tasks := make([]Task, 0, len(list))
+	for _, t := range list {
+		if t.ServiceID == "" {
+			continue // a network's attachment
+		}
+		tasks = append(tasks, task(t))
+	}
+	return tasks, nil
+}
+
+func task(t dockerswarm.Task) Task {
+	out := Task{Service: t.ServiceID, Slot: t.Slot, Node: t.NodeID, Created: t.CreatedAt}
+	switch t.Status.State {
+	case dockerswarm.TaskStateRunning:
+		out.Running, out.Up = true, true
+	case dockerswarm.TaskStatePreparing, dockerswarm.TaskStateStarting:
+		out.Running = true
+	}
+	switch t.DesiredState {
+	case dockerswarm.TaskStateRunning, dockerswarm.TaskStateReady:
+		// Ready: it replaces one that is still being stopped.
+		out.Wanted = true
+	}
+	// The scheduler tries again for ever, and says so.
+	out.Stuck = t.Status.State == dockerswarm.TaskStatePending && strings.HasPrefix(t.Status.Err, "no suitable node")
+	return out
+}

@@ -19,6 +19,7 @@ const LabelPrefix = "bootd."
 const (
 	labelMachine      = LabelPrefix + "machine"      // the machine's MAC address
 	labelOurs         = LabelPrefix + "labels"       // which labels come from the configuration: rack,tier
+	labelWished       = LabelPrefix + "wished"       // the same, of a node that bootd did not boot
 	labelAvailability = LabelPrefix + "availability" // what the configuration says, if anything
 	labelRemove       = LabelPrefix + "remove"       // a manager demoted in order to be removed, and why
 )

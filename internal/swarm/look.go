@@ -35,7 +35,9 @@ func (s *Swarm) look(ctx context.Context) (done bool, err error) {
 	s.mu.Lock()
 	skew := s.skew
 	s.mu.Unlock()
-	policy := Policy{Grace: s.cfg.Grace, Self: info.Node, SelfAvailability: s.cfg.Init.Availability}
+	set := s.settings()
+	policy := Policy{Grace: set.Grace, Self: info.Node, SelfAvailability: set.Availability,
+		RemoveStrangers: set.RemoveStrangers, Wishes: set.Nodes}
 	actions := Plan(s.machines(skew), nodes, policy, time.Now().Add(skew))
 	return s.carryOut(ctx, actions, fixed(s.cfg.Init, info)), nil
 }

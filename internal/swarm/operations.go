@@ -18,6 +18,8 @@ type Operations interface {
 	// EvictNode forgets a worker even if it is ready. It is an [ErrNoNode] when
 	// there is none.
 	EvictNode(ctx context.Context, id string) error
+	// TaskList lists all tasks, also those that have ended.
+	TaskList(ctx context.Context) ([]Task, error)
 }
 
 // What the errors of an operator's orders can be asked for, beside [ErrNotReady]
@@ -247,13 +249,15 @@ func quorum(managers int) int { return managers/2 + 1 }
 type Counters struct {
 	Removals  map[string]uint64 // nodes removed, by the sort of reason: left, down, booted again, operator
 	Rotations uint64            // of the join tokens
+	Drains    uint64            // nodes that were shut down
+	DrainTime time.Duration     // that those were waited for, added up
 }
 
 // Counters tells what was done to the swarm.
 func (s *Swarm) Counters() Counters {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := Counters{Removals: map[string]uint64{}, Rotations: s.rotations}
+	c := Counters{Removals: map[string]uint64{}, Rotations: s.rotations, Drains: s.drains, DrainTime: s.drainTime}
 	for k, n := range s.removals {
 		c.Removals[k] = n
 	}

@@ -38,6 +38,12 @@ type Policy struct {
 	// and is never changed but for its availability.
 	Self             string
 	SelfAvailability Availability // empty: as it is
+	// RemoveStrangers has nodes that are no machines of bootd's removed as well,
+	// once they have been down for longer than Grace.
+	RemoveStrangers bool
+	// Wishes are what is wanted of nodes that are no machines of bootd's, by
+	// host name.
+	Wishes map[string]Wish
 }
 
 // An Action is something to be done to a node, or to be said about it: a [Set],
@@ -158,6 +164,8 @@ func (p *planner) node(n *Node) {
 	if !owned {
 		if m := p.adopted(n, claims); m != nil {
 			p.current(n, m)
+		} else if len(claims) == 0 {
+			p.stranger(n)
 		}
 		return
 	}
@@ -204,7 +212,8 @@ func (p *planner) adopted(n *Node, claims []*Machine) *Machine {
 // current decides about the node that a machine is now.
 func (p *planner) current(n *Node, m *Machine) {
 	if m.Left && m.NodeID == n.ID && n.State != NodeDown {
-		return // on its way out
+		p.leaving(n, m)
+		return
 	}
 	s := p.spec(n, m)
 	if !s.equal(n.Spec) {
@@ -220,6 +229,55 @@ func (p *planner) current(n *Node, m *Machine) {
 		text += ", labels " + describeLabels(l)
 	}
 	p.add(Report{n.ID, m.MAC, m.BootID, text})
+}
+
+// leaving decides about a node whose machine is being shut down: its tasks are
+// moved away as long as it is there.
+func (p *planner) leaving(n *Node, m *Machine) {
+	if n.Availability == Drain {
+		return
+	}
+	s := n.Spec
+	s.Availability = Drain
+	p.add(Set{n.ID, n.Version, s, m.MAC, m.Name + " is being shut down"})
+}
+
+// stranger decides about a node that is no machine of bootd's.
+func (p *planner) stranger(n *Node) {
+	s := p.wished(n)
+	switch silent := p.now.Sub(n.DownSince); {
+	case !s.equal(n.Spec):
+		p.add(Set{Node: n.ID, Version: n.Version, Spec: s, Why: "as configured for " + n.Hostname})
+	case !p.policy.RemoveStrangers, n.State != NodeDown, n.DownSince.IsZero(), silent <= p.policy.Grace:
+	case n.Role == boot.Manager:
+		p.keep(n, "%s is down and could be removed, but it is a manager; demote it first (docker node demote %s)", n.Hostname, n.ID)
+	default:
+		p.remove(n, boot.MAC{}, fmt.Sprintf("%s, which bootd did not boot, has been down for more than %s", n.Hostname, p.policy.Grace))
+	}
+}
+
+// wished is what a node should be that bootd did not boot. Labels that nobody
+// wishes for stay; those that were wished for once and are not any more go.
+func (p *planner) wished(n *Node) Spec {
+	s := n.Spec
+	w, ok := p.policy.Wishes[n.Hostname]
+	if !ok && n.Labels[labelWished] == "" {
+		return s
+	}
+	s.Labels = maps.Clone(n.Labels)
+	if s.Labels == nil {
+		s.Labels = map[string]string{}
+	}
+	for _, k := range parseKeys(n.Labels[labelWished]) {
+		delete(s.Labels, k)
+	}
+	labels := userLabels(w.Labels)
+	maps.Copy(s.Labels, labels)
+	put(s.Labels, labelWished, formatKeys(labels))
+	if w.Availability != "" {
+		s.Availability = w.Availability
+	}
+	return s
 }
 
 // spec is what a node should be as the machine m.
@@ -320,9 +378,11 @@ func (p *planner) demote(n *Node) bool {
 
 // self decides about the engine's own node.
 func (p *planner) self(n *Node) {
-	if a := p.policy.SelfAvailability; a != "" && a != n.Availability {
-		s := n.Spec
+	s := p.wished(n)
+	if a := p.policy.SelfAvailability; a != "" {
 		s.Availability = a
+	}
+	if !s.equal(n.Spec) {
 		p.add(Set{Node: n.ID, Version: n.Version, Spec: s, Why: "as configured for the manager"})
 	}
 }

@@ -45,6 +45,8 @@ type Swarm struct {
 	reported  map[string]string // boot ID to node ID: Ready events of this process
 	removals  map[string]uint64 // see Counters
 	rotations uint64
+	drains    uint64
+	drainTime time.Duration
 }
 
 // New returns a Swarm on the Docker engine at cfg.Host. It does not connect
@@ -62,9 +64,6 @@ func New(cfg Config) (*Swarm, error) {
 
 // NewOn returns a Swarm on e. cfg.Host is only shown.
 func NewOn(cfg Config, e Engine) *Swarm {
-	if cfg.Grace <= 0 {
-		cfg.Grace = DefaultGrace
-	}
 	log := cfg.Log
 	if cfg.Name != "" {
 		log = log.With("swarm", cfg.Name)
@@ -79,6 +78,21 @@ func NewOn(cfg Config, e Engine) *Swarm {
 		told: map[string]bool{}, reported: map[string]string{},
 		networks: networkKeeper{nudged: make(chan struct{}, 1)},
 	}
+}
+
+// settings are what can change while the swarm is kept, as of now.
+func (s *Swarm) settings() Settings {
+	set := Settings{Grace: s.cfg.Grace, Availability: s.cfg.Init.Availability}
+	if s.cfg.Settings != nil {
+		set = s.cfg.Settings()
+	}
+	if set.Grace <= 0 {
+		set.Grace = DefaultGrace
+	}
+	if set.DrainTimeout <= 0 {
+		set.DrainTimeout = DefaultDrainTimeout
+	}
+	return set
 }
 
 // String names the swarm's engine.
