@@ -4,6 +4,7 @@
 //	/ipxe?mac=..&uuid=..&serial=..  the machine's own script
 //	/ignition/<ticket>              its Ignition config
 //	/initrd/<ticket>/config.cpio    the same, wrapped for machines that cannot fetch it
+//	/esxi/<ticket>/boot.cfg, ks.cfg what the installer of ESXi is to do (and pxelinux.cfg)
 //	/report/<ticket>                what the machine tells of its boot (POST)
 //	/loader/<name>                  iPXE builds, for UEFI that boots by HTTP
 //	/assets/...                     kernels and file systems, served by somebody else
@@ -31,6 +32,14 @@
 // the address that the ticket is bound to, in time, and until the machine has
 // reported that its system is up. Ignition goes on asking after a 503 and gives up
 // at a 4xx, so what may pass is a 503. Each refusal becomes an event.
+//
+// # Systems that are installed
+//
+// ESXi is installed on a disk and then boots from there: [Installs] remembers
+// where. The files of an installation are behind the ticket of its boot as an
+// Ignition config is. That it has succeeded is believed of the installer that
+// fetched its ks.cfg, by its report; a GET changes nothing, so an installation that
+// failed, or a stranger's request, is not taken for one.
 //
 // A [Handler] may be used by several goroutines at once and starts none. It keeps
 // nothing: boots are the recorder's ([Boots]), tickets prove themselves, so

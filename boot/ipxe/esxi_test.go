@@ -418,6 +418,7 @@ func TestESXiWaits(t *testing.T) {
 		change func(*world, *installs)
 		says   string // empty: boots from its disk
 	}{
+		"no image":                   {func(w *world, _ *installs) { delete(w.images, "esxi/8.0 x86_64") }, "bootd asset import esxi/8.0 FILE.iso"},
 		"no memory of installations": {func(w *world, _ *installs) { w.handler.Installs = nil }, "does not install ESXi"},
 		"no password": {func(w *world, _ *installs) {
 			w.profiles[node1] = &boot.Profile{Name: "x", Image: "esxi/8.0"}

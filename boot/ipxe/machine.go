@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"bootd/boot"
@@ -39,7 +40,7 @@ func (h *Handler) machineScript(q request) answer {
 	img, ok := h.Image(a.Profile.Image, cpu)
 	if !ok {
 		return h.wait(q, inv, fmt.Sprintf("%s: profile %s boots image %s, which bootd does not have for %s.",
-			a.Name, a.Profile.Name, a.Profile.Image, cpu), "Get it with: bootd asset fetch "+a.Profile.Image+cpuFlag(cpu))
+			a.Name, a.Profile.Name, a.Profile.Image, cpu), "Get it with: "+remedy(a.Profile.Image, cpu))
 	}
 	if img.Family == boot.ESXi {
 		return h.esxiScript(q, a, img)
@@ -47,12 +48,15 @@ func (h *Handler) machineScript(q request) answer {
 	return h.bootScript(q, a, img)
 }
 
-// cpuFlag is what the command for fetching an image needs for a processor.
-func cpuFlag(cpu string) string {
-	if cpu == "x86_64" {
-		return ""
+// remedy is the command that gets an image for a processor.
+func remedy(image, cpu string) string {
+	switch {
+	case strings.HasPrefix(image, string(boot.ESXi)+"/"):
+		return "bootd asset import " + image + " FILE.iso"
+	case cpu != "x86_64":
+		return "bootd asset fetch " + image + " --cpu " + cpu
 	}
-	return " --cpu " + cpu
+	return "bootd asset fetch " + image
 }
 
 // assigned tells what a machine gets.
