@@ -40,3 +40,6 @@ func Differs(w Network, h NetworkState) []string { return differences(w, h) }
 
 // Ours reports whether bootd made a network.
 func Ours(h NetworkState) bool { return h.ours() }
+
+// Moved is how far the tasks of a node have moved.
+var Moved = moved

@@ -211,7 +211,9 @@ func TestPlan(t *testing.T) {
 			as{swarm.Keep{Node: "b", Why: "reports the ID of a node that is machine"}}},
 		{"left and down", ms{machine(mac1, "a", told, left)}, ns{worker("a", "@1", down(0))},
 			as{remove("a", mac1, "node1 left the swarm")}},
-		{"left and not down yet: not touched", ms{machine(mac1, "a", left, tier("front"))}, ns{worker("a", "@1")}, nil},
+		{"about to leave: drained", ms{machine(mac1, "a", left, tier("front"))}, ns{worker("a", "@1 color=red", active)},
+			as{set("a", mac1, swarm.Drain, w, "@1 color=red")}},
+		{"left and not down yet, drained: not touched", ms{machine(mac1, "a", left, tier("front"))}, ns{worker("a", "@1")}, nil},
 
 		{"a manager is demoted before it is removed", nil, others(worker("a", "@1", active, down(grace+1), manager)),
 			as{set("a", mac1, swarm.Active, w, "@1 bootd.remove=52:54:00:00:00:01_has_been_down_for_more_than_5m0s")}},
