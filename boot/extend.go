@@ -15,7 +15,7 @@ import (
 //   - files replace by path and units by name;
 //   - butane fragments are appended, so that later ones win;
 //   - swarm labels are merged, the rest of swarm replaces key by key, and so
-//     does power (see [BMC.Extend]).
+//     do esxi (see [Host.Extend]) and power (see [BMC.Extend]).
 //
 // Origins follow the values that survive. The result shares no memory with p
 // or over.
