@@ -305,7 +305,7 @@ func (l *live) fetchOne(ctx context.Context, w wish, next time.Duration) bool {
 	src, err := imageSource(l.config(), w.image, w.cpu)
 	_, local := src.(assets.Dir)
 	_, there := l.catalog().Image(w.image, w.cpu)
-	if err == nil && there && !local {
+	if there && !local { // also one that was imported, and has no source
 		return true
 	}
 	if err == nil {
@@ -389,6 +389,12 @@ func (l *live) variant(m *boot.Machine, name string) *boot.Profile {
 
 // expect is the last stage that a boot leads to.
 func (l *live) expect(a boot.Assignment) boot.Stage {
+	if a.Profile.Image != "" && l.family(a) == boot.ESXi {
+		if yes, _ := (installs{l.overrides}).State(a.Inventory.MAC).Installs(a); yes {
+			return boot.Installed
+		}
+		return boot.Script // and then its disk
+	}
 	_, joins := l.config().SwarmOf(a.Profile.Swarm)
 	return lastStage(a.Profile.Image != "", l.family(a), joins)
 }
@@ -449,6 +455,9 @@ func imageSource(cfg *config.Config, name, cpu string) (assets.Source, error) {
 		cpu = "x86_64"
 	}
 	src, ok := assets.SourceOf(name, cpu)
+	if strings.HasPrefix(name, string(boot.ESXi)+"/") {
+		return nil, fmt.Errorf("image %q comes from an ISO: bootd asset import %s FILE.iso", name, name)
+	}
 	if !ok {
 		return nil, fmt.Errorf("image %q is not known: declare it under images in bootd.yaml, or name fedora-coreos/STREAM or flatcar/CHANNEL", name)
 	}

@@ -83,14 +83,16 @@ func (o *orders) Next(ctx context.Context, m api.Machine, in api.Next) error {
 // Install implements [api.Orders].
 func (o *orders) Install(ctx context.Context, m api.Machine, wanted bool) error {
 	return o.change(ctx, m, func(v *override.Override) {
-		done := v.Install
-		v.Install = &override.Install{}
-		if done != nil {
-			v.Install.Done = done.Done
+		var in override.Install
+		if v.Install != nil {
+			in = *v.Install
 		}
+		in.Wanted = time.Time{}
 		if wanted {
-			v.Install.Wanted = time.Now()
-		} else if v.Install.Done.IsZero() {
+			in.Wanted = time.Now()
+		}
+		v.Install = &in
+		if in == (override.Install{}) {
 			v.Install = nil
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -131,6 +132,9 @@ func familyOf(cfg *config.Config, image string) boot.Family {
 	if len(image) > 8 && image[:8] == "flatcar/" {
 		return boot.Flatcar
 	}
+	if strings.HasPrefix(image, string(boot.ESXi)+"/") {
+		return boot.ESXi
+	}
 	return boot.FedoraCoreOS
 }
 
@@ -142,7 +146,7 @@ func checkProfiles(cfg *config.Config) error {
 	seen := map[string]bool{}
 	check := func(p *boot.Profile) {
 		family := familyOf(cfg, p.Image)
-		if family == boot.Linux {
+		if family == boot.Linux || family == boot.ESXi { // they take no Ignition config
 			return
 		}
 		var invalid *ignition.Invalid

@@ -141,12 +141,13 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		Render: func(ctx context.Context, req ipxe.RenderRequest) ([]byte, error) {
 			return renderer.render(ctx, req, live.family(req.Assignment))
 		},
-		Joining: renderer.joining,
-		Leaving: herd.leave,
-		Boots:   watched{record, overrides, herd.nudge},
-		Holder:  func(addr netip.Addr) (boot.MAC, bool) { return holder(live.catalog(), leases, addr) },
-		Tickets: tickets,
-		Loaders: live.loaders,
+		Joining:  renderer.joining,
+		Leaving:  herd.leave,
+		Boots:    watched{record, overrides, herd.nudge},
+		Holder:   func(addr netip.Addr) (boot.MAC, bool) { return holder(live.catalog(), leases, addr) },
+		Installs: installs{overrides},
+		Tickets:  tickets,
+		Loaders:  live.loaders,
 		Assets: images.Handler(func(r *http.Request, t assets.Transfer) {
 			handler.Served(r, ipxe.Transfer(t))
 		}),

@@ -60,6 +60,7 @@ type Hold struct {
 type Install struct {
 	Wanted time.Time `json:"wanted,omitzero"` // when it was ordered; zero: it is not wanted
 	Done   time.Time `json:"done,omitzero"`   // when it last succeeded
+	Boot   string    `json:"boot,omitempty"`  // ID of the boot that did; empty: none
 }
 
 func (o *Override) isZero() bool {
