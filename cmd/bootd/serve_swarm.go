@@ -52,7 +52,7 @@ func (s *swarms) newSwarm(cfg *config.Config, d config.Swarm) (*swarm.Swarm, err
 // settings are what can change while a swarm is kept.
 func settings(d config.Swarm) swarm.Settings {
 	out := swarm.Settings{Grace: d.Grace, DrainTimeout: d.DrainTimeout, Availability: swarm.Availability(d.Availability),
-		RemoveStrangers: d.RemoveStrangers, Nodes: map[string]swarm.Wish{}}
+		RemoveStrangers: d.RemoveStrangers, Nodes: map[string]swarm.Wish{}, Managers: d.Managers, Rotation: swarm.Rotation(d.Rotation)}
 	for host, n := range d.Nodes {
 		out.Nodes[host] = swarm.Wish{Labels: n.Labels, Availability: swarm.Availability(n.Availability)}
 	}

@@ -66,6 +66,9 @@ type Settings struct {
 	RemoveStrangers bool
 	// Nodes is what is wanted of nodes that bootd did not boot, by host name.
 	Nodes map[string]Wish
+	// Managers is how many there should be; 0: as the machines say.
+	Managers int
+	Rotation Rotation // of the join tokens
 }
 
 // A Wish is what is wanted of a node that bootd did not boot.

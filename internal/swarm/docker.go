@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -99,7 +100,10 @@ func (d *docker) Info(ctx context.Context) (Info, error) {
 		return Info{}, classify(err)
 	}
 	i.Addr = joinAddr(in.Swarm)
-	i.Swarm = sw.ID
+	i.Swarm, i.TokensMade = sw.ID, sw.CreatedAt
+	if t, err := time.Parse(time.RFC3339, sw.Spec.Labels[labelRotated]); err == nil {
+		i.TokensMade = t
+	}
 	i.Tokens = map[boot.Role]string{boot.Worker: sw.JoinTokens.Worker, boot.Manager: sw.JoinTokens.Manager}
 	i.DataPathPort = uint16(sw.DataPathPort)
 	for _, p := range sw.DefaultAddrPool {
@@ -282,6 +286,10 @@ func classify(err error) error {
 	return err
 }
 
+// labelRotated is the label of the swarm itself that says when its tokens were
+// last replaced; Docker keeps no time of it.
+const labelRotated = LabelPrefix + "rotated"
+
 // RotateTokens implements [Operations].
 func (d *docker) RotateTokens(ctx context.Context) error {
 	cli := d.cli.Load()
@@ -291,6 +299,13 @@ func (d *docker) RotateTokens(ctx context.Context) error {
 		if err != nil {
 			return classify(err)
 		}
+		// In the same update, so that it is true whenever somebody is killed.
+		labels := maps.Clone(sw.Spec.Labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[labelRotated] = time.Now().UTC().Format(time.RFC3339)
+		sw.Spec.Labels = labels
 		err = classify(cli.SwarmUpdate(ctx, sw.Version, sw.Spec, dockerswarm.UpdateFlags{RotateWorkerToken: true, RotateManagerToken: true}))
 		if !errors.Is(err, ErrConflict) || try == tries {
 			return err

@@ -68,6 +68,7 @@ type Info struct {
 	// Of the swarm, when it is a manager.
 	Swarm        string // ID
 	Tokens       map[boot.Role]string
+	TokensMade   time.Time // as far as is known; by the swarm's clock
 	AddressPools []netip.Prefix
 	DataPathPort uint16 // UDP
 }

@@ -43,3 +43,8 @@ func Ours(h NetworkState) bool { return h.ours() }
 
 // Moved is how far the tasks of a node have moved.
 var Moved = moved
+
+// Due is whether tokens are to be replaced.
+func Due(r Rotation, made time.Time, nodes []Node, machines []Machine, now time.Time) (string, bool) {
+	return r.due(made, nodes, machines, now)
+}

@@ -37,8 +37,17 @@ func (s *Swarm) look(ctx context.Context) (done bool, err error) {
 	s.mu.Unlock()
 	set := s.settings()
 	policy := Policy{Grace: set.Grace, Self: info.Node, SelfAvailability: set.Availability,
-		RemoveStrangers: set.RemoveStrangers, Wishes: set.Nodes}
-	actions := Plan(s.machines(skew), nodes, policy, time.Now().Add(skew))
+		RemoveStrangers: set.RemoveStrangers, Wishes: set.Nodes, Managers: set.Managers}
+	machines, now := s.machines(skew), time.Now().Add(skew)
+	if why, yes := set.Rotation.due(info.TokensMade, nodes, machines, now); yes {
+		rotating, cancel := context.WithTimeout(ctx, patience)
+		err := s.rotate(rotating, why)
+		cancel()
+		if err != nil {
+			s.log.Warn("it will be tried again", "err", err)
+		}
+	}
+	actions := Plan(machines, nodes, policy, now)
 	return s.carryOut(ctx, actions, fixed(s.cfg.Init, info)), nil
 }
 

@@ -106,13 +106,17 @@ func (s *Swarm) change(ctx context.Context, id string, f func(*Spec) error) erro
 // RotateTokens makes the tokens invalid that nodes join with. Machines that boot
 // just now get the new ones.
 func (s *Swarm) RotateTokens(ctx context.Context) error {
+	return s.rotate(ctx, "an operator ordered it")
+}
+
+func (s *Swarm) rotate(ctx context.Context, why string) error {
 	if err := s.engine.RotateTokens(ctx); err != nil {
 		return fmt.Errorf("cannot rotate the tokens of the swarm: %w: %s", ErrNotReady, explain(err, s.cfg.Host))
 	}
 	s.mu.Lock()
 	s.infoAt, s.rotations = time.Time{}, s.rotations+1 // the tokens that are known are not good any more
 	s.mu.Unlock()
-	s.log.Info("tokens rotated", "reason", "an operator ordered it")
+	s.log.Info("tokens rotated", "reason", why)
 	s.Nudge()
 	return nil
 }

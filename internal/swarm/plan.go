@@ -44,6 +44,10 @@ type Policy struct {
 	// Wishes are what is wanted of nodes that are no machines of bootd's, by
 	// host name.
 	Wishes map[string]Wish
+	// Managers is how many managers there should be, the engine's own node among
+	// them; machines' workers are promoted in place of those that are lost. 0:
+	// as the machines say.
+	Managers int
 }
 
 // An Action is something to be done to a node, or to be said about it: a [Set],
@@ -102,6 +106,7 @@ const bootSlack = time.Minute
 // demoted, one at a time and only if the others can still decide.
 func Plan(machines []Machine, nodes []Node, policy Policy, now time.Time) []Action {
 	p := newPlanner(machines, nodes, policy, now)
+	p.elected = p.elect()
 	for i := range p.nodes {
 		p.node(&p.nodes[i])
 	}
@@ -116,6 +121,7 @@ type planner struct {
 	byMAC   map[boot.MAC]*Machine // the latest boot of each
 	claims  map[string][]*Machine // node ID to those that report it
 	demoted bool                  // a demotion is under way: no further one
+	elected electorate
 	actions []Action
 }
 
@@ -217,10 +223,14 @@ func (p *planner) current(n *Node, m *Machine) {
 	}
 	s := p.spec(n, m)
 	if !s.equal(n.Spec) {
-		p.add(Set{n.ID, n.Version, s, m.MAC, "as configured for " + m.Name})
+		why := "as configured for " + m.Name
+		if n.ID == p.elected.promote {
+			why = p.elected.why
+		}
+		p.add(Set{n.ID, n.Version, s, m.MAC, why})
 		return
 	}
-	wanted := roleOf(m)
+	wanted := p.roleFor(n, m)
 	if n.State != NodeReady || m.NodeID != n.ID || m.Ready || m.BootID == "" || wanted == boot.Manager && !n.Reachable {
 		return
 	}
@@ -234,11 +244,14 @@ func (p *planner) current(n *Node, m *Machine) {
 // leaving decides about a node whose machine is being shut down: its tasks are
 // moved away as long as it is there.
 func (p *planner) leaving(n *Node, m *Machine) {
-	if n.Availability == Drain {
-		return
-	}
 	s := n.Spec
 	s.Availability = Drain
+	if _, owned := n.owner(); !owned {
+		s.Labels = labelsFor(*m, *n) // so that it is known for the machine's when it is down
+	}
+	if s.equal(n.Spec) {
+		return
+	}
 	p.add(Set{n.ID, n.Version, s, m.MAC, m.Name + " is being shut down"})
 }
 
@@ -294,13 +307,19 @@ func (p *planner) spec(n *Node, m *Machine) Spec {
 	case !owned, n.Labels[labelAvailability] != "":
 		s.Availability = Active
 	}
-	if n.State != NodeReady || n.Role == roleOf(m) {
+	role := p.roleFor(n, m)
+	if n.State != NodeReady || n.Role == role {
 		return s
 	}
 	if n.Role == boot.Manager && !p.demote(n) {
 		return s
 	}
-	s.Role = roleOf(m)
+	s.Role = role
+	if role == boot.Manager && roleOf(m) == boot.Worker {
+		s.Labels[labelPromoted] = "yes"
+	} else {
+		delete(s.Labels, labelPromoted)
+	}
 	return s
 }
 

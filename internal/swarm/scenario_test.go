@@ -196,11 +196,12 @@ func sameSet(a, b []string) bool {
 
 // bootd is the rest of the program, as far as a Swarm notices it.
 type bootd struct {
-	t     *testing.T
-	w     world
-	sw    *swarm.Swarm
-	grace time.Duration
-	end   func()
+	t        *testing.T
+	w        world
+	sw       *swarm.Swarm
+	grace    time.Duration
+	settings func() swarm.Settings // nil: grace and no others
+	end      func()
 
 	mu       sync.Mutex
 	machines []swarm.Machine
@@ -225,7 +226,7 @@ func (b *bootd) shown() string {
 func (b *bootd) start() {
 	b.t.Helper()
 	cfg := b.w.config()
-	cfg.Grace = b.grace
+	cfg.Grace, cfg.Settings = b.grace, b.settings
 	cfg.Machines = func() []swarm.Machine {
 		b.mu.Lock()
 		defer b.mu.Unlock()

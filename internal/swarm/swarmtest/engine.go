@@ -113,6 +113,7 @@ func (e *Engine) id() string {
 
 func (e *Engine) rotate() {
 	e.info.Tokens = map[boot.Role]string{boot.Worker: "SWMTKN-1-w" + e.id(), boot.Manager: "SWMTKN-1-m" + e.id()}
+	e.info.TokensMade = time.Now()
 }
 
 func (e *Engine) add(host string, a swarm.Availability, r boot.Role) *node {

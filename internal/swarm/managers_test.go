@@ -1,0 +1,160 @@
+package swarm_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bootd/boot"
+	"bootd/internal/swarm"
+)
+
+// TestPlanManagers is about how many managers there are, when that is asked for.
+func TestPlanManagers(t *testing.T) {
+	mac3 := boot.MAC{0x52, 0x54, 0, 0, 0, 3}
+	l := func(mac boot.MAC, more string) string { return "bootd.machine=" + mac.String() + " " + more }
+	self := worker("self", "", manager, active)
+	lost := worker("m", l(mac3, ""), active, manager, down(time.Minute))
+	m1, m2 := machine(mac1, "a", told), machine(mac2, "b", told)
+	promote := func(id string, mac boot.MAC, more string) []swarm.Action {
+		return []swarm.Action{set(id, mac, swarm.Active, boot.Manager, l(mac, more+" bootd.promoted=yes"))}
+	}
+	for _, tt := range []struct {
+		name     string
+		managers int
+		machines []swarm.Machine
+		nodes    []swarm.Node
+		want     []swarm.Action
+	}{
+		{"as the machines say", 0, []swarm.Machine{m1, m2}, []swarm.Node{self, worker("a", "@1", active), worker("b", "@2", active)}, nil},
+		{"enough", 1, []swarm.Machine{m1}, []swarm.Node{self, worker("a", "@1", active)}, nil},
+		{"too few: one at a time, by name", 3, []swarm.Machine{m1, m2}, []swarm.Node{self, worker("a", "@1", active), worker("b", "@2", active)},
+			promote("a", mac1, "")},
+		{"one of another rack first", 3, []swarm.Machine{m1, m2},
+			[]swarm.Node{worker("self", "rack=r1", manager, active), worker("a", "@1 rack=r1", active), worker("b", "@2 rack=r2", active)},
+			promote("b", mac2, "rack=r2")},
+		{"the promoted one is not there yet", 3, []swarm.Machine{m1, m2},
+			[]swarm.Node{self, worker("a", "@1 bootd.promoted=yes", active, func(n *swarm.Node) { n.Role = boot.Manager }), worker("b", "@2", active)}, nil},
+		{"in place of a lost one", 3, []swarm.Machine{m1, m2},
+			[]swarm.Node{self, lost, worker("a", "@1 bootd.promoted=yes", active, manager), worker("b", "@2", active)},
+			promote("b", mac2, "")},
+		{"enough again", 3, []swarm.Machine{m1, m2},
+			[]swarm.Node{self, worker("a", "@1 bootd.promoted=yes", active, manager), worker("b", "@2 bootd.promoted=yes", active, manager)}, nil},
+		{"a lost one is back: one too many", 3, []swarm.Machine{m1, m2, machine(mac3, "m", told, toManage)},
+			[]swarm.Node{self, worker("m", l(mac3, ""), active, manager), worker("a", "@1 bootd.promoted=yes", active, manager), worker("b", "@2 bootd.promoted=yes", active, manager)},
+			[]swarm.Action{set("b", mac2, swarm.Active, boot.Worker, l(mac2, ""))}},
+		{"not asked for any more", 0, []swarm.Machine{m1},
+			[]swarm.Node{self, worker("x", "", manager, active), worker("y", "", manager, active), worker("a", "@1 bootd.promoted=yes", active, manager)},
+			[]swarm.Action{set("a", mac1, swarm.Active, boot.Worker, l(mac1, ""))}},
+		{"a drained one is not promoted", 3, []swarm.Machine{machine(mac1, "a", told, func(m *swarm.Machine) { m.Availability = swarm.Drain })},
+			[]swarm.Node{self, worker("a", "@1 bootd.availability=drain")}, nil},
+		{"one that is leaving is not promoted", 3, []swarm.Machine{machine(mac1, "a", told, left)}, []swarm.Node{self, worker("a", "@1")}, nil},
+		{"strangers are not promoted", 3, nil, []swarm.Node{self, worker("a", "", active)}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := swarm.Plan(tt.machines, tt.nodes, swarm.Policy{Grace: grace, Self: "self", Managers: tt.managers}, now)
+			if d := cmp.Diff(tt.want, sparse(got, tt.want)); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestManagerLost: of three managers one, a machine, is lost; a worker takes its
+// place until it is back.
+func TestManagerLost(t *testing.T) {
+	simulate(t, func(t *testing.T, w *simulated, b *bootd) {
+		b.settings = func() swarm.Settings { return swarm.Settings{Managers: 3} }
+		b.start()
+		b.ready()
+		j := b.join(boot.Worker)
+		ids := map[string]string{}
+		boots := func(mac boot.MAC, host, bootID string, r boot.Role) {
+			t.Helper()
+			ids[host] = w.boot(host, j)
+			b.set(swarm.Machine{MAC: mac, Name: host, BootID: bootID, NodeID: ids[host], Role: r})
+		}
+		boots(mac1, "node1", "b1", boot.Manager)
+		boots(mac2, "node2", "b2", boot.Manager)
+		mac3 := boot.MAC{0x52, 0x54, 0, 0, 0, 3}
+		manages := func(host string) bool {
+			nodes, err := b.sw.Nodes(t.Context())
+			for _, n := range nodes {
+				if n.ID == ids[host] {
+					return n.Role == boot.Manager
+				}
+			}
+			return err != nil
+		}
+		b.until("both manage", func() bool { return manages("node1") && manages("node2") })
+		boots(mac3, "node3", "b3", boot.Worker)
+		b.until("node3 is ready", func() bool { return b.describe(ids["node3"]) == "node3 ready active" })
+		if manages("node3") {
+			t.Fatal("three were enough")
+		}
+		w.cut("node2")
+		b.until("node3 takes the place of node2", func() bool { return manages("node3") })
+		boots(mac2, "node2", "b4", boot.Manager)
+		b.until("node2 manages again, and node3 no longer", func() bool { return manages("node2") && !manages("node3") })
+	})
+}
+
+func TestRotation(t *testing.T) {
+	made := now.Add(-time.Hour)
+	joined := func(d time.Duration) []swarm.Node { return []swarm.Node{{Created: now.Add(-d)}} }
+	booting := []swarm.Machine{{MAC: mac1, BootID: "b", Started: now.Add(-time.Minute)}}
+	stuck := []swarm.Machine{{MAC: mac1, BootID: "b", Started: now.Add(-time.Hour)}}
+	waves, daily, hourly := swarm.Rotation{AfterJoins: true}, swarm.Rotation{Age: 24 * time.Hour}, swarm.Rotation{Age: 50 * time.Minute}
+	for _, tt := range []struct {
+		name     string
+		r        swarm.Rotation
+		nodes    []swarm.Node
+		machines []swarm.Machine
+		want     bool
+	}{
+		{"never", swarm.Rotation{}, joined(10 * time.Minute), nil, false},
+		{"nobody has joined since", waves, joined(2 * time.Hour), nil, false},
+		{"a wave is over", waves, joined(10 * time.Minute), nil, true},
+		{"a wave is on", waves, joined(time.Minute), nil, false},
+		{"another machine is on its way", waves, joined(10 * time.Minute), booting, false},
+		{"one that got stuck is not waited for", waves, joined(10 * time.Minute), stuck, true},
+		{"not old enough", daily, joined(10 * time.Minute), nil, false},
+		{"old", hourly, nil, nil, true},
+		{"old, but machines are on their way", hourly, nil, booting, false},
+		{"much too old", swarm.Rotation{Age: 40 * time.Minute}, nil, booting, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if why, got := swarm.Due(tt.r, made, tt.nodes, tt.machines, now); got != tt.want || got != (why != "") {
+				t.Errorf("%t %q", got, why)
+			}
+		})
+	}
+}
+
+// TestRotationByAge: the tokens are replaced while the swarm is kept, also by a
+// process that was started later.
+func TestRotationByAge(t *testing.T) {
+	simulate(t, func(t *testing.T, w *simulated, b *bootd) {
+		b.settings = func() swarm.Settings { return swarm.Settings{Rotation: swarm.Rotation{Age: time.Hour}} }
+		b.start()
+		b.ready()
+		j := b.join(boot.Worker)
+		time.Sleep(50 * time.Minute)
+		if b.join(boot.Worker) != j {
+			t.Fatal("rotated too soon")
+		}
+		b.stop()
+		b.start()
+		b.ready()
+		time.Sleep(11 * time.Minute)
+		next := b.join(boot.Worker)
+		if next == j {
+			t.Fatal("not rotated")
+		}
+		time.Sleep(30 * time.Minute)
+		if b.join(boot.Worker) != next {
+			t.Error("rotated again at once")
+		}
+	})
+}
