@@ -44,6 +44,8 @@ func Requirements() []Requirement {
 		{"busybox", "busybox-static", "its DHCP client, and its shell for what runs on nodes", true},
 		{"curl", "curl", "its TFTP and HTTP client, and what runs on nodes", true},
 		{"gpg", "gnupg", "signing images as their makers do", true},
+		{"ipmi_sim", "openipmi", "BMCs that bootd switches machines by", true},
+		{"ipmitool", "ipmitool", "the same", true},
 		{"shellcheck", "shellcheck", "what runs on nodes", true},
 	}
 }
