@@ -16,7 +16,7 @@ const (
 	// have before is held back, for somebody to say that he has it. A host on
 	// the same wire answers in a millisecond; firmware asks again after a
 	// second at the earliest.
-	probeTime = 200 * time.Millisecond
+	probeTime = 100 * time.Millisecond
 	// maxProbes is how many offers can be held back at a time. More are sent
 	// at once: a late offer is worse than an unchecked one.
 	maxProbes = 1024

@@ -95,7 +95,7 @@ func TestProbe(t *testing.T) {
 			t.Errorf("10.0.0.100 is %s", l.State)
 		}
 		s.in <- request(discover, mac(7)) // it asks again meanwhile
-		time.Sleep(190 * time.Millisecond)
+		time.Sleep(90 * time.Millisecond)
 		synctest.Wait()
 		expect("before the time is over", none, none)
 		time.Sleep(20 * time.Millisecond)
