@@ -77,6 +77,7 @@ type Build struct {
 	Firmware     VMFirmware        // empty: BIOS
 	NetworkFirst bool              // it boots from the network even when its disk can be booted
 	NestedHV     bool              // it may be a hypervisor itself
+	Controller   string            // of its disks, as an image says: "lsilogic"; empty: pvscsi
 	Guest        string            // vSphere's guest ID; empty: other Linux, 64 bits
 }
 
