@@ -14,6 +14,8 @@ import (
 	"bootd/internal/swarm/dockertest"
 )
 
+func nameless(n *swarm.Node) { n.Hostname = "" }
+
 // TestPlanStrangers is about nodes that bootd did not boot: they are left alone,
 // unless the configuration says otherwise.
 func TestPlanStrangers(t *testing.T) {
@@ -32,6 +34,10 @@ func TestPlanStrangers(t *testing.T) {
 		{"not down for long", worker("a", "", active, down(grace-1)), swarm.Policy{RemoveStrangers: true}, nil},
 		{"a manager is not removed", worker("a", "", active, manager, down(grace+1)), swarm.Policy{RemoveStrangers: true},
 			[]swarm.Action{swarm.Keep{Node: "a", Why: "demote it first"}}},
+		{"joined and never heard of", worker("a", "", old, unknown, nameless), swarm.Policy{},
+			[]swarm.Action{swarm.Remove{Node: "a", Reason: "it joined and was never heard of again"}}},
+		{"joined just now", worker("a", "", unknown, nameless), swarm.Policy{}, nil},
+		{"a new leader has not heard of it yet", worker("a", "", old, unknown), swarm.Policy{}, nil},
 		{"labels and availability are declared", worker("a", "x=1", active), swarm.Policy{Wishes: wish},
 			[]swarm.Action{set("a", boot.MAC{}, swarm.Pause, boot.Worker, "x=1 disk=ssd bootd.wished=disk")}},
 		{"as declared", worker("a", "x=1 disk=ssd bootd.wished=disk", func(n *swarm.Node) { n.Availability = swarm.Pause }), swarm.Policy{Wishes: wish}, nil},

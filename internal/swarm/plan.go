@@ -94,6 +94,11 @@ func (Keep) action()   {}
 // joined: the clocks of bootd and of the swarm's leader may differ so much.
 const bootSlack = time.Minute
 
+// unheard is how long after its joining a node may show itself. One that lost
+// its power in between never goes down for the swarm, which has not seen it up:
+// it would stay for ever, without even a name.
+const unheard = time.Minute
+
 // Plan decides what to do, in the order in which it should be done. When
 // everything is as it should be, nothing is. The times of nodes and now are by
 // one clock; those of machines may differ a little.
@@ -259,6 +264,10 @@ func (p *planner) leaving(n *Node, m *Machine) {
 func (p *planner) stranger(n *Node) {
 	s := p.wished(n)
 	switch silent := p.now.Sub(n.DownSince); {
+	case n.Hostname == "" && n.State == NodeUnknown && n.Role != boot.Manager:
+		if p.now.Sub(n.Created) > unheard {
+			p.add(Remove{n.ID, "", boot.MAC{}, "it joined and was never heard of again"})
+		}
 	case !s.equal(n.Spec):
 		p.add(Set{Node: n.ID, Version: n.Version, Spec: s, Why: "as configured for " + n.Hostname})
 	case !p.policy.RemoveStrangers, n.State != NodeDown, n.DownSince.IsZero(), silent <= p.policy.Grace:
