@@ -95,8 +95,8 @@ func (Keep) action()   {}
 const bootSlack = time.Minute
 
 // unheard is how long after its joining a node may show itself. One that lost
-// its power in between never goes down for the swarm, which has not seen it up:
-// it would stay for ever, without even a name.
+// its power in between has no name, and does not even go down for the swarm,
+// which has not seen it up, until another leader comes.
 const unheard = time.Minute
 
 // Plan decides what to do, in the order in which it should be done. When
@@ -264,7 +264,7 @@ func (p *planner) leaving(n *Node, m *Machine) {
 func (p *planner) stranger(n *Node) {
 	s := p.wished(n)
 	switch silent := p.now.Sub(n.DownSince); {
-	case n.Hostname == "" && n.State == NodeUnknown && n.Role != boot.Manager:
+	case n.Hostname == "" && n.State != NodeReady && n.Role != boot.Manager:
 		if p.now.Sub(n.Created) > unheard {
 			p.add(Remove{n.ID, "", boot.MAC{}, "it joined and was never heard of again"})
 		}
