@@ -322,6 +322,8 @@ func TestUnreachable(t *testing.T) {
 				if err != nil {
 					return
 				}
+				// Closed before the request is read, it would fail to be written.
+				_, _ = c.Read(make([]byte, 4096))
 				_, _ = c.Write([]byte("HTTP/1.0 200 OK\r\n\r\nhello"))
 				c.Close()
 			}
