@@ -131,6 +131,8 @@ func answered(m types.BaseMethodFault, err error) *fleet.Fault {
 		return fail(fleet.BadCredentials, "register the host again with the right ones; after five wrong ones ESXi locks the account for 15 minutes", "user name or password are wrong")
 	case *types.RestrictedVersion:
 		return fail(fleet.Unsupported, "the free license only reads: give the host an evaluation or a paid one", "its license does not allow changes through the API")
+	case *types.NotAuthenticated:
+		return fail(fleet.Unreachable, "try again", "its session ended while it was used")
 	case types.BaseNoPermission:
 		return fail(fleet.BadCredentials, "give the user the role Administrator, or use root", "the user may not do that")
 	case *types.HostAccessRestrictedToManagementServer:

@@ -165,7 +165,9 @@ func TestFacts(t *testing.T) {
 	if len(f.Datastores) != 2 || f.Datastores[0].Name != ds || f.Datastores[0].Capacity != 10<<30 || !f.Datastores[0].Accessible || f.Datastores[0].ID == f.Datastores[1].ID {
 		t.Errorf("datastores: %+v", f.Datastores)
 	}
-	if !slices.ContainsFunc(f.PortGroups, func(g fleet.PortGroup) bool { return g.Name == "VM Network" && g.Switch == "vSwitch0" && !g.Promiscuous }) {
+	if !slices.ContainsFunc(f.PortGroups, func(g fleet.PortGroup) bool {
+		return g.Name == "VM Network" && g.Switch == "vSwitch0" && !g.Promiscuous
+	}) {
 		t.Errorf("port groups: %+v", f.PortGroups)
 	}
 }

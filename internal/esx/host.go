@@ -46,7 +46,9 @@ type Host struct {
 	config Config
 	url    *url.URL
 	client *soap.Client
-	log    *slog.Logger
+	// cookies are the session.
+	cookies *jar
+	log     *slog.Logger
 
 	calls, tasks, copies slots
 
@@ -97,6 +99,11 @@ func New(c Config) (*Host, error) {
 	h.url = &url.URL{Scheme: "https", Host: authority(c.Address), Path: vim25.Path}
 	h.client = soap.NewClient(h.url, true)
 	h.client.UserAgent = "bootd"
+	h.cookies = &jar{}
+	if err := h.cookies.empty(); err != nil {
+		return nil, err
+	}
+	h.client.Jar = h.cookies
 	t := h.client.DefaultTransport()
 	t.DialTLSContext = nil // govmomi's own trusts what the system trusts
 	t.TLSClientConfig = pinned(pin)

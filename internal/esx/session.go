@@ -5,6 +5,11 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"reflect"
+	"sync"
 	"syscall"
 	"time"
 
@@ -47,6 +52,7 @@ func (s *session) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 			return ctx.Err()
 		case <-time.After(pause/2 + rand.N(pause)):
 			pause *= 2
+			reset(res)
 		}
 	}
 }
@@ -112,14 +118,39 @@ func loggedOut(err error, res soap.HasFault) bool {
 	return false
 }
 
-// reset empties an answer, which decoding adds to.
-func reset(res soap.HasFault) {
-	switch b := res.(type) {
-	case *methods.RetrievePropertiesBody:
-		b.Res = nil
-	case *methods.RetrievePropertiesExBody:
-		b.Res = nil
+// reset empties an answer: decoding only adds to it, and the fault of the first
+// try would stay.
+func reset(res soap.HasFault) { reflect.ValueOf(res).Elem().SetZero() }
+
+// jar keeps the cookies of one session.
+type jar struct {
+	mu sync.Mutex
+	http.CookieJar
+}
+
+func (j *jar) SetCookies(u *url.URL, c []*http.Cookie) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.CookieJar.SetCookies(u, c)
+}
+
+func (j *jar) Cookies(u *url.URL) []*http.Cookie {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.CookieJar.Cookies(u)
+}
+
+// empty forgets the session. Without that, one whose login was not heard of
+// would go on, and a host refuses to log in who is logged in.
+func (j *jar) empty() error {
+	fresh, err := cookiejar.New(nil)
+	if err != nil {
+		return err
 	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.CookieJar = fresh
+	return nil
 }
 
 func (h *Host) logins() int {
@@ -149,6 +180,9 @@ func (h *Host) loginLocked(ctx context.Context, vim *vim25.Client) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.config.Timeout)
 	defer cancel()
+	if err := h.cookies.empty(); err != nil {
+		return err
+	}
 	_, err := methods.Login(ctx, h.client, &types.Login{This: *vim.ServiceContent.SessionManager, UserName: h.config.Username, Password: h.config.Password})
 	if is[types.InvalidLogin](err) {
 		h.refused = time.Now()
@@ -183,7 +217,7 @@ func (h *Host) run(ctx context.Context, inv *inventory, start func() (types.Mana
 // that nothing is lost with a session: a task outlives the one it began in. When
 // ctx ends the task is cancelled, as far as it lets itself.
 func (h *Host) await(ctx context.Context, inv *inventory, task types.ManagedObjectReference) (types.AnyType, error) {
-	pause := 10 * time.Millisecond
+	pause := 4 * time.Millisecond
 	var silent time.Time
 	for {
 		var t mo.Task

@@ -83,7 +83,7 @@ var changing = map[string]bool{
 // wrapped are calls for which an object gets a wrapper.
 var wrapped = map[string]bool{
 	"PowerOnVM_Task": true, "PowerOffVM_Task": true, "ResetVM_Task": true, "SuspendVM_Task": true, "ShutdownGuest": true, "ReconfigVM_Task": true,
-	"AcquireTicket": true, "EnterMaintenanceMode_Task": true,
+	"AcquireTicket": true, "EnterMaintenanceMode_Task": true, "ExitMaintenanceMode_Task": true,
 }
 
 // handle sees every call before the simulator does. It may answer with a fault.

@@ -30,6 +30,54 @@ type front struct {
 	calls   map[string]int // since the beginning
 	waiting int            // calls that are being answered, but for those that wait for changes
 	most    int            // of them at once
+	until   int            // calls that change something until one is interrupted; 0: none will be
+	how     Interruption
+}
+
+// An Interruption is what becomes of a call.
+type Interruption int
+
+// The interruptions.
+const (
+	Refused Interruption = iota // it fails, and nothing is done
+	Lost                        // it is carried out, and the answer gets lost
+	Aborted                     // it is carried out, but an upload only in part, and the connection breaks
+)
+
+// Interrupt lets n calls or uploads pass that change something, and interrupts
+// the next one.
+func (h *Host) Interrupt(n int, how Interruption) {
+	h.front.mu.Lock()
+	defer h.front.mu.Unlock()
+	h.front.until, h.front.how = n+1, how
+}
+
+// Interrupted reports whether an interruption has come.
+func (h *Host) Interrupted() bool {
+	h.front.mu.Lock()
+	defer h.front.mu.Unlock()
+	return h.front.until == 0
+}
+
+// reading are calls that change nothing outside the session.
+var reading = map[string]bool{
+	"": true, "RetrieveServiceContent": true, "Login": true, "Logout": true, "RetrieveProperties": true, "RetrievePropertiesEx": true, "FindAllByUuid": true,
+	"CreatePropertyCollector": true, "DestroyPropertyCollector": true, "CreateContainerView": true, "DestroyView": true, "CreateFilter": true,
+	"WaitForUpdatesEx": true, "SearchDatastore_Task": true, "CancelTask": true,
+}
+
+// interrupted reports whether and how this call is interrupted.
+func (f *front) interrupted(method string) (Interruption, bool) {
+	if reading[method] {
+		return 0, false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.until == 0 {
+		return 0, false
+	}
+	f.until--
+	return f.how, f.until == 0
 }
 
 func serve(h *Host, listen string) (*front, error) {
@@ -140,6 +188,13 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	method := methodOf(body)
 	lose, done := f.begin(method)
 	defer done()
+	if how, now := f.interrupted(method); now {
+		if how == Refused {
+			http.Error(w, "interrupted", http.StatusServiceUnavailable)
+			return
+		}
+		lose = true
+	}
 	rec := &recorder{header: http.Header{}, status: http.StatusOK}
 	f.h.model.Service.ServeMux.ServeHTTP(rec, r)
 	if r.Context().Err() != nil {
@@ -218,7 +273,20 @@ func (f *front) serveFile(w http.ResponseWriter, r *http.Request, known bool) {
 		f.h.model.Service.ServeMux.ServeHTTP(w, r)
 		return
 	}
-	if err := f.h.store(path, r.Body, r.ContentLength); err != nil {
+	body := io.Reader(r.Body)
+	how, now := f.interrupted("PUT")
+	switch {
+	case now && how == Refused:
+		http.Error(w, "interrupted", http.StatusServiceUnavailable)
+		return
+	case now && how == Aborted:
+		body = io.LimitReader(body, r.ContentLength/2)
+	}
+	err := f.h.store(path, body, r.ContentLength)
+	if now {
+		panic(http.ErrAbortHandler)
+	}
+	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}

@@ -314,20 +314,34 @@ type system struct {
 	h *Host
 }
 
-// EnterMaintenanceModeTask waits for VMs to be switched off, in vain.
+// EnterMaintenanceModeTask waits in vain for VMs that are on; else it tells who
+// watches, which the simulator's does not.
 func (s *system) EnterMaintenanceModeTask(ctx *simulator.Context, req *types.EnterMaintenanceMode_Task) soap.HasFault {
-	for _, ref := range s.Vm {
-		vm, ok := ctx.Map.Get(ref).(*simulator.VirtualMachine)
-		if !ok || vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOn {
-			continue
+	t := simulator.CreateTask(s.HostSystem, "enterMaintenanceMode", func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
+		for _, ref := range s.Vm {
+			vm, ok := ctx.Map.Get(ref).(*simulator.VirtualMachine)
+			if ok && vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn {
+				time.Sleep(time.Duration(req.Timeout) * time.Second)
+				return nil, &types.Timedout{}
+			}
 		}
-		t := simulator.CreateTask(s.HostSystem, "enterMaintenanceMode", func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
-			time.Sleep(time.Duration(req.Timeout) * time.Second)
-			return nil, &types.Timedout{}
-		})
-		return &methods.EnterMaintenanceMode_TaskBody{Res: &types.EnterMaintenanceMode_TaskResponse{Returnval: t.Run(ctx)}}
-	}
-	return s.HostSystem.EnterMaintenanceModeTask(ctx, req)
+		s.maintain(ctx, true)
+		return nil, nil
+	})
+	return &methods.EnterMaintenanceMode_TaskBody{Res: &types.EnterMaintenanceMode_TaskResponse{Returnval: t.Run(ctx)}}
+}
+
+// ExitMaintenanceModeTask ends it.
+func (s *system) ExitMaintenanceModeTask(ctx *simulator.Context, _ *types.ExitMaintenanceMode_Task) soap.HasFault {
+	t := simulator.CreateTask(s.HostSystem, "exitMaintenanceMode", func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
+		s.maintain(ctx, false)
+		return nil, nil
+	})
+	return &methods.ExitMaintenanceMode_TaskBody{Res: &types.ExitMaintenanceMode_TaskResponse{Returnval: t.Run(ctx)}}
+}
+
+func (s *system) maintain(ctx *simulator.Context, on bool) {
+	ctx.Update(s.HostSystem, []types.PropertyChange{{Name: "runtime.inMaintenanceMode", Val: on}})
 }
 
 // networks can be changed.
