@@ -57,7 +57,7 @@ func TestInterruptedAnywhere(t *testing.T) {
 				}
 				interrupted = s.Interrupted()
 			}
-			if n < 20 {
+			if n < 20 && how != esxtest.Aborted || n < 3 {
 				t.Errorf("only %d calls were made", n)
 			}
 		})
@@ -88,6 +88,7 @@ func live(t *testing.T, s *esxtest.Host) {
 // TestCancelledAnywhere lets the caller go away during each verb, after longer
 // and longer.
 func TestCancelledAnywhere(t *testing.T) {
+	t.Parallel()
 	s := simulate(t, esxtest.Options{})
 	s.Slow(2 * time.Millisecond)
 	before := tree(t, s)
@@ -116,6 +117,7 @@ func TestCancelledAnywhere(t *testing.T) {
 
 // TestSessionsEnd ends all sessions again and again while a VM lives.
 func TestSessionsEnd(t *testing.T) {
+	t.Parallel()
 	s := simulate(t, esxtest.Options{})
 	h := connect(t, s)
 	for i, step := range shortLife(t) {
@@ -138,6 +140,7 @@ func TestSessionsEnd(t *testing.T) {
 
 // TestHostRestarts takes the host away while it copies a disk.
 func TestHostRestarts(t *testing.T) {
+	t.Parallel()
 	s := simulate(t, esxtest.Options{Datastores: 2})
 	h := connect(t, s)
 	must(t, h.UploadImage(t.Context(), ds, theImage, image(t), nil))
@@ -189,6 +192,7 @@ func TestFullDatastore(t *testing.T) {
 
 // TestBounds has many callers; the host sees few calls at once.
 func TestBounds(t *testing.T) {
+	t.Parallel()
 	s := simulate(t, esxtest.Options{})
 	h := connect(t, s, func(c *esx.Config) { c.Calls, c.Tasks, c.Copies = 3, 2, 1 })
 	must(t, h.UploadImage(t.Context(), ds, theImage, image(t), nil))

@@ -80,6 +80,7 @@ func (w *watcher) until(t *testing.T, what string, so func() bool) {
 }
 
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	s := simulate(t, esxtest.Options{})
 	h := connect(t, s)
 	b := build()
@@ -124,6 +125,7 @@ func refOf(t *testing.T, s *esxtest.Host) types.ManagedObjectReference {
 
 // TestWatchResyncs changes things while nobody can see it.
 func TestWatchResyncs(t *testing.T) {
+	t.Parallel()
 	s := simulate(t, esxtest.Options{})
 	h := connect(t, s)
 	b := build()
@@ -133,8 +135,10 @@ func TestWatchResyncs(t *testing.T) {
 	w := watch(t, h)
 	w.until(t, "the snapshot", func() bool { return w.snaps == 1 })
 
+	waiting(t, s, 2) // the first was answered with the snapshot
 	must(t, s.CutConnections())
 	w.until(t, "a snapshot after a cut", func() bool { return w.snaps == 2 })
+	waiting(t, s, 4)
 	s.DropSessions()
 	must(t, s.CutConnections())
 	w.until(t, "a snapshot after the end of the session", func() bool { return w.snaps == 3 })
@@ -142,6 +146,7 @@ func TestWatchResyncs(t *testing.T) {
 		t.Errorf("the host was said to be lost %d times, but answered at once", w.lost)
 	}
 
+	waiting(t, s, 6)
 	s.Down()
 	w.until(t, "that the host is lost", func() bool { return w.lost == 1 })
 	s.Died(refOf(t, s))
@@ -150,6 +155,19 @@ func TestWatchResyncs(t *testing.T) {
 	if w.vms[theVM].State != fleet.VMStopped || w.lost != 1 {
 		t.Errorf("after the outage it is %s; lost %d times", w.vms[theVM].State, w.lost)
 	}
+}
+
+// waiting waits until the host holds back an answer: it was asked for changes so
+// often.
+func waiting(t *testing.T, s *esxtest.Host, calls int) {
+	t.Helper()
+	for range 3000 {
+		if s.Calls("WaitForUpdatesEx") >= calls {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("the host was asked for changes %d times", s.Calls("WaitForUpdatesEx"))
 }
 
 func TestWatchEndsWithItsReader(t *testing.T) {
@@ -213,6 +231,7 @@ func TestPortGroups(t *testing.T) {
 
 // TestImagesTravel copies an image to another host, and makes one of a VM.
 func TestImagesTravel(t *testing.T) {
+	t.Parallel()
 	a, b := simulate(t, esxtest.Options{}), simulate(t, esxtest.Options{})
 	ha, hb := connect(t, a), connect(t, b)
 	ctx := t.Context()

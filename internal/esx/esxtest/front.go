@@ -41,7 +41,7 @@ type Interruption int
 const (
 	Refused Interruption = iota // it fails, and nothing is done
 	Lost                        // it is carried out, and the answer gets lost
-	Aborted                     // it is carried out, but an upload only in part, and the connection breaks
+	Aborted                     // uploads alone: the connection breaks in the middle
 )
 
 // Interrupt lets n calls or uploads pass that change something, and interrupts
@@ -73,7 +73,7 @@ func (f *front) interrupted(method string) (Interruption, bool) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.until == 0 {
+	if f.until == 0 || f.how == Aborted && method != "PUT" {
 		return 0, false
 	}
 	f.until--
