@@ -18,10 +18,8 @@ func (h *Host) bootDisk(ctx context.Context, inv *inventory, d mo.Datastore, at 
 	if err != nil || there {
 		return err
 	}
-	for _, name := range []string{bootPart, flat(bootPart)} {
-		if err := h.remove(ctx, inv, at.file(name)); err != nil {
-			return err
-		}
+	if err := h.removeDisk(ctx, inv, at.file(bootPart)); err != nil {
+		return err
 	}
 	if err := h.copyDisk(ctx, inv, imagePlace(b.Image.Datastore, b.Image.ID).file(diskFile), at.file(bootPart)); err != nil {
 		return err
@@ -91,7 +89,7 @@ func (h *Host) growDisk(ctx context.Context, inv *inventory, path string, capaci
 // capacity is how large a disk is, as its descriptor says.
 func (h *Host) capacity(ctx context.Context, inv *inventory, path string) (int64, error) {
 	var n int64
-	err := h.fetch(ctx, inv, path, func(r io.Reader, _ int64) error {
+	err := h.fetch(ctx, inv, h.calls, path, func(r io.Reader, _ int64) error {
 		text, err := io.ReadAll(io.LimitReader(r, 64<<10))
 		if err != nil {
 			return err
@@ -119,10 +117,7 @@ func (h *Host) CreateDisk(ctx context.Context, datastore string, id fleet.DiskID
 		if err != nil || there {
 			return err
 		}
-		if err := h.makeDir(ctx, inv, at); err != nil {
-			return err
-		}
-		if err := h.clear(ctx, inv, d, at); err != nil {
+		if err := h.freshDir(ctx, inv, at); err != nil {
 			return err
 		}
 		_, err = h.run(ctx, inv, func() (types.ManagedObjectReference, error) {

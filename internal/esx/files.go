@@ -66,6 +66,23 @@ func (h *Host) makeDir(ctx context.Context, inv *inventory, p place) error {
 	return err
 }
 
+// freshDir makes a directory that has nothing in it.
+func (h *Host) freshDir(ctx context.Context, inv *inventory, p place) error {
+	if err := h.remove(ctx, inv, p.String()); err != nil {
+		return err
+	}
+	return h.makeDir(ctx, inv, p)
+}
+
+// removeDisk deletes both files of a disk, whichever are there. They are deleted
+// as files, since a disk that is not whole cannot be deleted as a disk.
+func (h *Host) removeDisk(ctx context.Context, inv *inventory, path string) error {
+	if err := h.remove(ctx, inv, path); err != nil {
+		return err
+	}
+	return h.remove(ctx, inv, flat(path))
+}
+
 // list are the names and sizes of what is in a directory, by name; of a
 // directory that is not there, nothing.
 func (h *Host) list(ctx context.Context, inv *inventory, d mo.Datastore, dir, pattern string) (map[string]types.BaseFileInfo, error) {
@@ -129,7 +146,7 @@ func (h *Host) fileURL(path string) (string, error) {
 
 // put writes a file of a size. An upload that breaks off leaves a part of it.
 func (h *Host) put(ctx context.Context, inv *inventory, path string, size int64, open func() (io.ReadCloser, error)) error {
-	return h.transfer(ctx, inv, path, func(ctx context.Context, u string) (*http.Request, error) {
+	return h.transfer(ctx, inv, h.copies, path, func(ctx context.Context, u string) (*http.Request, error) {
 		body, err := open()
 		if err != nil {
 			return nil, err
@@ -150,27 +167,27 @@ func (h *Host) put(ctx context.Context, inv *inventory, path string, size int64,
 	})
 }
 
-// fetch reads a file.
-func (h *Host) fetch(ctx context.Context, inv *inventory, path string, read func(r io.Reader, size int64) error) error {
-	return h.transfer(ctx, inv, path, func(ctx context.Context, u string) (*http.Request, error) {
+// fetch reads a file, with one of the slots for that.
+func (h *Host) fetch(ctx context.Context, inv *inventory, s slots, path string, read func(r io.Reader, size int64) error) error {
+	return h.transfer(ctx, inv, s, path, func(ctx context.Context, u string) (*http.Request, error) {
 		return http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	}, func(res *http.Response) error { return read(res.Body, res.ContentLength) })
 }
 
 // transfer sends a request for a file, once more after another login if the
-// host wants one. The request takes one of the slots for copies.
-func (h *Host) transfer(ctx context.Context, inv *inventory, path string, request func(context.Context, string) (*http.Request, error), answer func(*http.Response) error) error {
+// host wants one.
+func (h *Host) transfer(ctx context.Context, inv *inventory, s slots, path string, request func(context.Context, string) (*http.Request, error), answer func(*http.Response) error) error {
 	u, err := h.fileURL(path)
 	if err != nil {
 		return err
 	}
-	done, err := h.copies.take(ctx)
+	done, err := s.take(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
 	for try := 0; ; try++ {
-		was := h.logins()
+		was := h.login.Load()
 		req, err := request(ctx, u)
 		if err != nil {
 			return err

@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vmware/govmomi/property"
@@ -34,6 +34,9 @@ type Config struct {
 	Calls, Tasks, Copies int
 	// Timeout bounds one call, not a task. Default 30 s.
 	Timeout time.Duration
+	// Refresh is how often Watch tells the facts, which hold how much memory and
+	// space are left, when nothing else of them has changed. Default 5 min.
+	Refresh time.Duration
 	// Patience is how long a task that runs is waited for while the host does
 	// not answer. Default 1 min.
 	Patience time.Duration
@@ -50,12 +53,16 @@ type Host struct {
 	cookies *jar
 	log     *slog.Logger
 
-	calls, tasks, copies slots
+	calls, tasks slots
+	// Writing and reading of large files apart: who copies from one host to
+	// another has a slot of each, and must not wait for somebody who copies the
+	// other way.
+	copies, reads slots
 
-	mu      sync.Mutex // held while connecting and logging in
-	known   *inventory // nil: not connected yet
-	login   int        // counts logins; 0: none yet
-	refused time.Time  // when the host last refused the password
+	turn   slots                     // one connects or logs in
+	known  atomic.Pointer[inventory] // nil: not connected yet
+	login  atomic.Int64              // counts logins; 0: none yet
+	denied time.Time                 // when the host last refused the password; has who has the turn
 }
 
 // inventory are the objects that every standalone ESXi has one of.
@@ -91,11 +98,12 @@ func New(c Config) (*Host, error) {
 		}
 	}
 	c.Calls, c.Tasks, c.Copies = cmp.Or(max(c.Calls, 0), 8), cmp.Or(max(c.Tasks, 0), 6), cmp.Or(max(c.Copies, 0), 2)
-	c.Timeout, c.Patience = cmp.Or(c.Timeout, 30*time.Second), cmp.Or(c.Patience, time.Minute)
+	c.Timeout, c.Patience, c.Refresh = cmp.Or(c.Timeout, 30*time.Second), cmp.Or(c.Patience, time.Minute), cmp.Or(c.Refresh, 5*time.Minute)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Host{config: c, log: c.Log.With("host", c.Address), calls: make(slots, c.Calls), tasks: make(slots, c.Tasks), copies: make(slots, c.Copies)}
+	h := &Host{config: c, log: c.Log.With("host", c.Address), calls: make(slots, c.Calls), tasks: make(slots, c.Tasks), copies: make(slots, c.Copies),
+		reads: make(slots, c.Copies), turn: make(slots, 1)}
 	h.url = &url.URL{Scheme: "https", Host: authority(c.Address), Path: vim25.Path}
 	h.client = soap.NewClient(h.url, true)
 	h.client.UserAgent = "bootd"
@@ -110,7 +118,7 @@ func New(c Config) (*Host, error) {
 	t.Proxy = nil // hosts are near
 	t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext
 	t.TLSHandshakeTimeout = 10 * time.Second
-	t.MaxIdleConnsPerHost = c.Calls + c.Copies + 1
+	t.MaxIdleConnsPerHost = c.Calls + 2*c.Copies + 1
 	t.IdleConnTimeout = time.Minute
 	return h, nil
 }
@@ -135,12 +143,12 @@ func (h *Host) Connect(ctx context.Context) error {
 func (h *Host) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.known != nil && h.login > 0 {
-		h.logout(ctx)
+	if done, err := h.turn.take(ctx); err == nil {
+		defer done()
 	}
-	h.known, h.login = nil, 0
+	if inv := h.known.Swap(nil); inv != nil {
+		h.logout(ctx, inv)
+	}
 	h.client.CloseIdleConnections()
 }
 
@@ -156,10 +164,16 @@ func (h *Host) verb(ctx context.Context, doing, object string, f func(context.Co
 // connected returns the inventory, which is looked up once: it does not change
 // while the certificate is the same.
 func (h *Host) connected(ctx context.Context) (*inventory, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.known != nil {
-		return h.known, nil
+	if inv := h.known.Load(); inv != nil {
+		return inv, nil
+	}
+	done, err := h.turn.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if inv := h.known.Load(); inv != nil {
+		return inv, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*h.config.Timeout)
 	defer cancel()
@@ -170,18 +184,18 @@ func (h *Host) connected(ctx context.Context) (*inventory, error) {
 	if a := vim.ServiceContent.About; a.ApiType != "HostAgent" {
 		return nil, fail(fleet.Unsupported, "register the ESXi hosts themselves", "it is no ESXi host but %s", a.FullName)
 	}
-	if err := h.loginLocked(ctx, vim); err != nil {
+	if err := h.logIn(ctx, vim); err != nil {
 		return nil, timedOut(ctx, err)
 	}
 	vim.RoundTripper = &session{h: h, inner: h.client, vim: vim}
 	inv := &inventory{vim: vim, pc: property.DefaultCollector(vim)}
-	// h.mu is held: the session must not log in again from here.
+	// The session would wait for the turn to log in again.
 	direct := *vim
 	direct.RoundTripper = h.client
 	if err := inv.look(ctx, &direct); err != nil {
 		return nil, timedOut(ctx, err)
 	}
-	h.known = inv
+	h.known.Store(inv)
 	return inv, nil
 }
 

@@ -94,7 +94,7 @@ func (h *Host) FetchImage(ctx context.Context, id fleet.ImageID, from *Host, fro
 		}
 		source := imagePlace(fromDatastore, id)
 		return from.verb(ctx, "read", source.file(diskFile), func(ctx context.Context, there *inventory) error {
-			return from.fetch(ctx, there, source.file(flat(diskFile)), func(r io.Reader, size int64) error {
+			return from.fetch(ctx, there, from.reads, source.file(flat(diskFile)), func(r io.Reader, size int64) error {
 				if size <= 0 {
 					return fail(fleet.Broken, "", "it does not say how large %s is", source.file(flat(diskFile)))
 				}
@@ -157,13 +157,13 @@ func (h *Host) makeImage(ctx context.Context, datastore string, id fleet.ImageID
 		}
 		at := imagePlace(datastore, id)
 		there, err := h.whole(ctx, inv, d, at, diskFile)
-		if err != nil || there {
+		if err != nil {
 			return err
 		}
-		if err := h.makeDir(ctx, inv, at); err != nil {
-			return err
+		if there { // but what it was made of may be left
+			return h.removeDisk(ctx, inv, at.file(uploadFile))
 		}
-		if err := h.clear(ctx, inv, d, at); err != nil {
+		if err := h.freshDir(ctx, inv, at); err != nil {
 			return err
 		}
 		if err := f(ctx, inv, at); err != nil {
@@ -172,14 +172,14 @@ func (h *Host) makeImage(ctx context.Context, datastore string, id fleet.ImageID
 		if err := h.moveDisk(ctx, inv, at.file(partFile), at.file(diskFile)); err != nil {
 			return err
 		}
-		return h.clear(ctx, inv, d, at, diskFile, flat(diskFile))
+		return h.removeDisk(ctx, inv, at.file(uploadFile))
 	})
 }
 
 // whole reports whether a disk is in a directory, under the name that it gets
 // when it is whole.
 func (h *Host) whole(ctx context.Context, inv *inventory, d mo.Datastore, at place, file string) (bool, error) {
-	files, err := h.list(ctx, inv, d, at.dir, "*")
+	files, err := h.list(ctx, inv, d, at.dir, file)
 	if err != nil {
 		return false, err
 	}

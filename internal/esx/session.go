@@ -79,7 +79,7 @@ func (s *session) bounded(ctx context.Context, req, res soap.HasFault) error {
 // authenticated logs in again if the host does not know the session any more,
 // which it says before it does anything.
 func (s *session) authenticated(ctx context.Context, req, res soap.HasFault) error {
-	was := s.h.logins()
+	was := s.h.login.Load()
 	err := s.inner.RoundTrip(ctx, req, res)
 	if !loggedOut(err, res) {
 		return err
@@ -153,29 +153,27 @@ func (j *jar) empty() error {
 	return nil
 }
 
-func (h *Host) logins() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.login
-}
-
 // relogin logs in unless somebody else has since the login that was counted.
-func (h *Host) relogin(ctx context.Context, vim *vim25.Client, was int) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.login != was {
+func (h *Host) relogin(ctx context.Context, vim *vim25.Client, was int64) error {
+	done, err := h.turn.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if h.login.Load() != was {
 		return nil
 	}
 	h.log.Info("logging in again", "why", "the session has ended")
-	return h.loginLocked(ctx, vim)
+	return h.logIn(ctx, vim)
 }
 
 // lockout is how long a password that was refused is not tried again: five wrong
 // ones lock an account of ESXi's (Security.AccountLockFailures).
 const lockout = time.Minute
 
-func (h *Host) loginLocked(ctx context.Context, vim *vim25.Client) error {
-	if since := time.Since(h.refused); since < lockout {
+// logIn begins a session. Who calls it has the turn.
+func (h *Host) logIn(ctx context.Context, vim *vim25.Client) error {
+	if since := time.Since(h.denied); since < lockout {
 		return fail(fleet.BadCredentials, "register the host again with the right ones", "user name or password were wrong %s ago", since.Round(time.Second))
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.config.Timeout)
@@ -185,18 +183,18 @@ func (h *Host) loginLocked(ctx context.Context, vim *vim25.Client) error {
 	}
 	_, err := methods.Login(ctx, h.client, &types.Login{This: *vim.ServiceContent.SessionManager, UserName: h.config.Username, Password: h.config.Password})
 	if is[types.InvalidLogin](err) {
-		h.refused = time.Now()
+		h.denied = time.Now()
 	}
 	if err != nil {
 		return timedOut(ctx, err)
 	}
-	h.login++
+	h.login.Add(1)
 	return nil
 }
 
-func (h *Host) logout(ctx context.Context) {
+func (h *Host) logout(ctx context.Context, inv *inventory) {
 	// What it answers does not matter: an idle session ends by itself.
-	_, _ = methods.Logout(ctx, h.client, &types.Logout{This: *h.known.vim.ServiceContent.SessionManager})
+	_, _ = methods.Logout(ctx, h.client, &types.Logout{This: *inv.vim.ServiceContent.SessionManager})
 }
 
 // run starts a task and waits for its end.

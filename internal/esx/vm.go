@@ -67,15 +67,18 @@ func (h *Host) find(ctx context.Context, inv *inventory, id fleet.VMID, more ...
 
 func vmText(id fleet.VMID) string { return "VM " + string(id) }
 
-// CreateVM makes a VM, powered off. When it is there already nothing is done,
+// CreateVM makes a VM, powered off. One that is there already stays as it is,
 // whatever it looks like.
 func (h *Host) CreateVM(ctx context.Context, b fleet.Build) error {
 	return h.verb(ctx, "create", vmText(b.VM), func(ctx context.Context, inv *inventory) error {
-		if _, err := h.find(ctx, inv, b.VM); !fleet.IsFault(err, fleet.Missing) {
-			return err // nil: it is there
-		}
 		if err := checkBuild(b); err != nil {
 			return err
+		}
+		if _, err := h.find(ctx, inv, b.VM); !fleet.IsFault(err, fleet.Missing) {
+			if err != nil {
+				return err
+			}
+			return h.networkFirst(ctx, inv, b)
 		}
 		d, err := h.datastore(ctx, inv, b.Datastore)
 		if err != nil {
@@ -90,8 +93,43 @@ func (h *Host) CreateVM(ctx context.Context, b fleet.Build) error {
 				return err
 			}
 		}
-		return h.register(ctx, inv, d, at, b)
+		if err := h.register(ctx, inv, d, at, b); err != nil {
+			return err
+		}
+		return h.networkFirst(ctx, inv, b)
 	})
+}
+
+// networkFirst has a VM boot from the network, and from its disks only then, if
+// that is wanted. It takes a step of its own: devices have keys only when they
+// are there.
+func (h *Host) networkFirst(ctx context.Context, inv *inventory, b fleet.Build) error {
+	if !b.NetworkFirst {
+		return nil
+	}
+	m, err := h.find(ctx, inv, b.VM, "config.bootOptions")
+	if err != nil || m.Config.BootOptions != nil && len(m.Config.BootOptions.BootOrder) > 0 {
+		return err
+	}
+	o := bootOptions()
+	for _, d := range m.devices() {
+		if _, ok := d.(types.BaseVirtualEthernetCard); ok {
+			o.BootOrder = append(o.BootOrder, &types.VirtualMachineBootOptionsBootableEthernetDevice{DeviceKey: d.GetVirtualDevice().Key})
+		}
+	}
+	for _, d := range m.devices() {
+		if isDisk(d) {
+			o.BootOrder = append(o.BootOrder, &types.VirtualMachineBootOptionsBootableDiskDevice{DeviceKey: d.GetVirtualDevice().Key})
+		}
+	}
+	return h.reconfigure(ctx, inv, m, types.VirtualMachineConfigSpec{BootOptions: o})
+}
+
+// bootOptions let a machine that finds nothing to boot try again: what it boots
+// from may come up later than itself.
+func bootOptions() *types.VirtualMachineBootOptions {
+	retry := true
+	return &types.VirtualMachineBootOptions{BootRetryEnabled: &retry, BootRetryDelay: 10_000}
 }
 
 func checkBuild(b fleet.Build) error {
@@ -144,23 +182,28 @@ func (h *Host) register(ctx context.Context, inv *inventory, d mo.Datastore, at 
 			case <-time.After(h.config.Patience / 200):
 			}
 		}
-		if err := h.clear(ctx, inv, d, at, bootFile, strings.TrimSuffix(bootFile, ".vmdk")+"-flat.vmdk"); err != nil {
+		if err := h.clear(ctx, inv, d, at); err != nil {
 			return err
 		}
 	}
 }
 
-// clear deletes what is in a directory but for some files.
-func (h *Host) clear(ctx context.Context, inv *inventory, d mo.Datastore, at place, keep ...string) error {
+// clear deletes what is in a VM's directory but for its boot disk. A host does
+// not list the file with the content of a disk beside the one that describes it.
+func (h *Host) clear(ctx context.Context, inv *inventory, d mo.Datastore, at place) error {
 	files, err := h.list(ctx, inv, d, at.dir, "*")
 	if err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if slices.Contains(keep, name) {
+		if name == bootFile || name == flat(bootFile) {
 			continue
 		}
-		if err := h.remove(ctx, inv, at.file(name)); err != nil {
+		remove := h.remove
+		if strings.HasSuffix(name, ".vmdk") {
+			remove = h.removeDisk
+		}
+		if err := remove(ctx, inv, at.file(name)); err != nil {
 			return err
 		}
 	}
@@ -173,16 +216,14 @@ func configSpec(d mo.Datastore, at place, b fleet.Build) types.VirtualMachineCon
 	if name == "" {
 		name = string(b.VM)
 	}
-	retry := true
 	spec := types.VirtualMachineConfigSpec{
 		// ESXi wants names to differ, people need not.
 		Name: name + " " + string(b.VM)[:8], Annotation: b.Notes, Uuid: string(b.VM), InstanceUuid: string(b.VM),
 		GuestId: cmp.Or(b.Guest, string(types.VirtualMachineGuestOsIdentifierOtherLinux64Guest)),
 		Files:   &types.VirtualMachineFileInfo{VmPathName: at.file(string(b.VM) + ".vmx")},
 		NumCPUs: int32(b.CPUs), MemoryMB: b.Memory >> 20,
-		Firmware: string(cmp.Or(b.Firmware, fleet.BIOS)),
-		// A machine that finds nothing to boot yet must not stay so for ever.
-		BootOptions:  &types.VirtualMachineBootOptions{BootRetryEnabled: &retry, BootRetryDelay: 10_000},
+		Firmware:     string(cmp.Or(b.Firmware, fleet.BIOS)),
+		BootOptions:  bootOptions(),
 		DeviceChange: deviceSpecs(d, at, b),
 	}
 	if b.NestedHV {
@@ -190,12 +231,6 @@ func configSpec(d mo.Datastore, at place, b fleet.Build) types.VirtualMachineCon
 	}
 	for _, k := range slices.Sorted(maps.Keys(b.GuestInfo)) {
 		spec.ExtraConfig = append(spec.ExtraConfig, &types.OptionValue{Key: k, Value: b.GuestInfo[k]})
-	}
-	// Keys of devices are known only when the VM is there, so that this is said
-	// by a setting of the BIOS's; EFI tries the network when no disk can be
-	// booted.
-	if b.NetworkFirst && spec.Firmware == string(fleet.BIOS) {
-		spec.ExtraConfig = append(spec.ExtraConfig, &types.OptionValue{Key: "bios.bootDeviceClasses", Value: "allow:net,hd"})
 	}
 	return spec
 }

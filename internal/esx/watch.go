@@ -93,24 +93,23 @@ func (h *Host) watchOnce(ctx context.Context, see func(fleet.Update) error) (tol
 		if err != nil {
 			return told, err
 		}
-		if set == nil { // nothing in all that time
-			continue
-		}
-		req.Version = set.Version
-		w.apply(set)
-		if yes(set.Truncated) {
-			continue
+		if set != nil { // nil: nothing in all that time
+			req.Version = set.Version
+			w.apply(set)
+			if yes(set.Truncated) {
+				continue
+			}
 		}
 		if err := w.refresh(ctx, inv); err != nil {
 			return told, err
 		}
 		u := fleet.Update{Snapshot: !told}
-		if !told || w.host {
+		if !told || w.host || time.Since(w.read) > h.config.Refresh {
 			f, err := h.facts(ctx, inv)
 			if err != nil {
 				return told, err
 			}
-			u.Facts, w.host = &f, false
+			u.Facts, w.host, w.read = &f, false, time.Now()
 		}
 		if w.difference(&u); told && len(u.VMs)+len(u.Gone) == 0 && u.Facts == nil {
 			continue
@@ -167,7 +166,8 @@ type watched struct {
 	vms  map[types.ManagedObjectReference]*mo.VirtualMachine
 	ids  map[types.ManagedObjectReference]fleet.VMID
 	sent map[fleet.VMID]fleet.VMStatus
-	host bool // something of the host has changed
+	host bool      // something of the host has changed since
+	read time.Time // its facts were read
 
 	changed map[types.ManagedObjectReference]bool // since the last update
 	stale   []types.ManagedObjectReference        // to be read again

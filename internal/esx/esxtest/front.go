@@ -31,7 +31,10 @@ type front struct {
 	waiting int            // calls that are being answered, but for those that wait for changes
 	most    int            // of them at once
 	until   int            // calls that change something until one is interrupted; 0: none will be
+	every   int
 	how     Interruption
+
+	interruptions int
 }
 
 // An Interruption is what becomes of a call.
@@ -44,19 +47,19 @@ const (
 	Aborted                     // uploads alone: the connection breaks in the middle
 )
 
-// Interrupt lets n calls or uploads pass that change something, and interrupts
-// the next one.
-func (h *Host) Interrupt(n int, how Interruption) {
+// Interrupt lets n calls or uploads pass that change something, interrupts the
+// next one, and then each that comes every so many later; 0: none.
+func (h *Host) Interrupt(n, every int, how Interruption) {
 	h.front.mu.Lock()
 	defer h.front.mu.Unlock()
-	h.front.until, h.front.how = n+1, how
+	h.front.until, h.front.every, h.front.how, h.front.interruptions = n+1, every, how, 0
 }
 
-// Interrupted reports whether an interruption has come.
-func (h *Host) Interrupted() bool {
+// Interruptions is how many have come since they were ordered.
+func (h *Host) Interruptions() int {
 	h.front.mu.Lock()
 	defer h.front.mu.Unlock()
-	return h.front.until == 0
+	return h.front.interruptions
 }
 
 // reading are calls that change nothing outside the session.
@@ -76,8 +79,12 @@ func (f *front) interrupted(method string) (Interruption, bool) {
 	if f.until == 0 || f.how == Aborted && method != "PUT" {
 		return 0, false
 	}
-	f.until--
-	return f.how, f.until == 0
+	if f.until--; f.until > 0 {
+		return 0, false
+	}
+	f.until = f.every
+	f.interruptions++
+	return f.how, true
 }
 
 func serve(h *Host, listen string) (*front, error) {

@@ -33,6 +33,7 @@ type Machine struct {
 	NestedHV    bool
 	Disks       []string // paths on datastores
 	ISO         string
+	BootOrder   []string // "net", "disk"
 	ExtraConfig map[string]string
 }
 
@@ -53,6 +54,16 @@ func describe(vm *simulator.VirtualMachine) Machine {
 		case *types.VirtualCdrom:
 			if b, ok := x.Backing.(*types.VirtualCdromIsoBackingInfo); ok {
 				m.ISO = b.FileName
+			}
+		}
+	}
+	if vm.Config.BootOptions != nil {
+		for _, b := range vm.Config.BootOptions.BootOrder {
+			switch b.(type) {
+			case *types.VirtualMachineBootOptionsBootableEthernetDevice:
+				m.BootOrder = append(m.BootOrder, "net")
+			case *types.VirtualMachineBootOptionsBootableDiskDevice:
+				m.BootOrder = append(m.BootOrder, "disk")
 			}
 		}
 	}

@@ -118,7 +118,7 @@ func (q *QEMU) arguments(h *Host, m Machine) ([]string, error) {
 		args = append(args, "-cdrom", file)
 	}
 	order := "cn"
-	if len(m.Disks) == 0 || strings.HasPrefix(m.ExtraConfig["bios.bootDeviceClasses"], "allow:net") {
+	if len(m.Disks) == 0 || len(m.BootOrder) > 0 && m.BootOrder[0] == "net" {
 		order = "nc"
 	}
 	args = append(args, "-boot", "order="+order)
