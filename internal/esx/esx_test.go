@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
 
 	"bootd/boot"
@@ -151,7 +152,47 @@ func TestLogin(t *testing.T) {
 	if err := nobody.Connect(t.Context()); kind(err) != "unreachable" {
 		t.Errorf("a host that is not there: %v", err)
 	}
-	s.Registry().Get(types.ManagedObjectReference{Type: "ServiceInstance", Value: "ServiceInstance"})
+}
+
+// TestNoVCenter refuses what is no host.
+func TestNoVCenter(t *testing.T) {
+	s := simulate(t, esxtest.Options{})
+	si := s.Registry().Get(types.ManagedObjectReference{Type: "ServiceInstance", Value: "ServiceInstance"}).(*simulator.ServiceInstance)
+	si.Content.About.ApiType, si.Content.About.FullName = "VirtualCenter", "VMware vCenter Server 8.0.3"
+	if err := connect(t, s).Connect(t.Context()); kind(err) != "unsupported" || !strings.Contains(err.Error(), "vCenter Server 8.0.3") {
+		t.Errorf("a vCenter: %v", err)
+	}
+	if s.Calls("Login") != 0 {
+		t.Error("a password was sent")
+	}
+}
+
+// TestNetworkFirst creates a VM, is killed before it said what to boot from, and
+// creates it again.
+func TestNetworkFirst(t *testing.T) {
+	s := simulate(t, esxtest.Options{})
+	h := connect(t, s)
+	must(t, h.UploadImage(t.Context(), ds, theImage, image(t), nil))
+	s.Fail("ReconfigVM_Task", 0, 1, &types.SystemErrorFault{Reason: "killed"})
+	if err := h.CreateVM(t.Context(), build()); kind(err) != "failed" {
+		t.Fatalf("the first try: %v", err)
+	}
+	must(t, h.CreateVM(t.Context(), build()))
+	must(t, h.CreateVM(t.Context(), build()))
+	if n := s.Calls("ReconfigVM_Task"); n != 2 {
+		t.Errorf("it was changed %d times", n)
+	}
+	vm := s.Registry().Any("VirtualMachine").(*simulator.VirtualMachine)
+	var order []string
+	for _, o := range vm.Config.BootOptions.BootOrder {
+		order = append(order, fmt.Sprintf("%T", o))
+	}
+	if len(order) != 3 || !strings.HasSuffix(order[0], "BootableEthernetDevice") || !strings.HasSuffix(order[1], "BootableDiskDevice") || vm.Config.BootOptions.BootRetryDelay != 10_000 {
+		t.Errorf("it boots from %v, %+v", order, vm.Config.BootOptions)
+	}
+	if vm.Config.Uuid != string(theVM) || vm.Config.Files.VmPathName != "[LocalDS_0] bootd-vm-"+string(theVM)+"/"+string(theVM)+".vmx" {
+		t.Errorf("it has the UUID %s, at %s", vm.Config.Uuid, vm.Config.Files.VmPathName)
+	}
 }
 
 func TestFacts(t *testing.T) {

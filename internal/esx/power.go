@@ -46,15 +46,12 @@ func (h *Host) Shutdown(ctx context.Context, id fleet.VMID, grace time.Duration)
 			return err
 		}
 		if m.power() == types.VirtualMachinePowerStatePoweredOn {
-			_, err = methods.ShutdownGuest(ctx, inv.vim, &types.ShutdownGuest{This: m.Self})
+			_, err := methods.ShutdownGuest(ctx, inv.vim, &types.ShutdownGuest{This: m.Self})
 			if err == nil {
 				err = h.waitOff(ctx, inv, id, grace)
 			}
-			if err != nil && ctx.Err() != nil {
+			if err == nil || ctx.Err() != nil {
 				return err
-			}
-			if err == nil {
-				return nil
 			}
 		}
 		if m, err = h.find(ctx, inv, id); err != nil {
@@ -64,6 +61,7 @@ func (h *Host) Shutdown(ctx context.Context, id fleet.VMID, grace time.Duration)
 	})
 }
 
+// waitOff waits until a VM is off; it is an error if it is still on after grace.
 func (h *Host) waitOff(ctx context.Context, inv *inventory, id fleet.VMID, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()

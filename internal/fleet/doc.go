@@ -42,22 +42,29 @@
 // All of them may be repeated after a crash: what is so already is success.
 //
 //	Facts(ctx) (HostFacts, error)                      what there is and what is used
-//	Watch(ctx, func([]Change) error) error             a snapshot, then every change; resyncs by itself
-//	EnterMaintenance(ctx) error, ExitMaintenance(ctx)
+//	Watch(ctx, func(Update) error) error               a snapshot, then every change; resyncs by itself
+//	EnterMaintenance(ctx) error, ExitMaintenance(ctx) error
+//	EnsurePortGroup(ctx, PortGroup) error, RemovePortGroup(ctx, name) error
 //
-//	UploadImage(ctx, datastore, ImageID, image) error  a VMDK becomes an image copy
-//	CopyImage(ctx, ImageID, from, to) error            between datastores of the host
-//	DeleteImage(ctx, datastore, ImageID) error
-//	Images(ctx, datastore) ([]ImageID, error)          what is there, for collecting
+// Datastores are named as on the host. Open is called once for each try.
+//
+//	UploadImage(ctx, datastore, ImageID, disk, progress) error    disk: an opened VMDK
+//	CopyImage(ctx, ImageID, from, to) error                       between datastores of the host
+//	FetchImage(ctx, ImageID, otherHost, from, to, progress) error from another host, through here
+//	ImageFromVM(ctx, VMID, datastore, ImageID) error
+//	HasImage(ctx, datastore, ImageID) (bool, error), DeleteImage(ctx, datastore, ImageID) error
+//	Contents(ctx, datastore) (images, disks, VMs; error)          by their names, for collecting
 //
 //	CreateDisk(ctx, datastore, DiskID, bytes) error, DeleteDisk(ctx, datastore, DiskID) error
 //
 //	CreateVM(ctx, Build) error                         powered off; from an image or diskless
-//	DeleteVM(ctx, VMID) error                          with its ephemeral disks, never the persistent ones
+//	DeleteVM(ctx, VMID) error                          in any state, with its ephemeral disks; persistent ones are detached
 //	Power(ctx, VMID, Operation) error                  START_VM, STOP_VM, RESTART_VM, SUSPEND_VM, RESUME_VM
+//	Shutdown(ctx, VMID, grace) error                   by its system, then hard
 //	AttachDisk(ctx, VMID, datastore, DiskID) error, DetachDisk(ctx, VMID, DiskID) error
-//	AttachISO(ctx, VMID, datastore, name, io.Reader, size) error, DetachISO(ctx, VMID) error
-//	Status(ctx, VMID) (VMStatus, error)                power, NICs with MAC and addresses
+//	AttachISO(ctx, VMID, ISOID, size, open) error, DetachISO(ctx, VMID) error
+//	SetMetadata(ctx, VMID, notes, keys) error
+//	Status(ctx, VMID) (VMStatus, error), VMs(ctx) ([]VMStatus, error)
 //	Ticket(ctx, VMID) (ConsoleTicket, error)
 //
 // Errors of all of them are [Fault]s, or those of ctx.

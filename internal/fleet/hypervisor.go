@@ -63,22 +63,25 @@ type Port struct {
 
 // A Build is how a host makes a VM.
 type Build struct {
-	VM           VMID
-	Name         string // for people who look at the host
-	Notes        string
-	CPUs         int
-	Memory       int64             // bytes; a multiple of 4 MB
-	Datastore    string            // its files are here, by the name on the host
-	Image        *ImageCopy        // its boot disk is a copy of this; nil: it has none
-	BootDisk     int64             // grow the copy to so many bytes; less than it has: leave it
-	Disks        []BuildDisk       // made empty, and deleted with the VM
-	NICs         []NIC             // without MAC: the host chooses
-	GuestInfo    map[string]string // by full key, "guestinfo.ignition.config.data"; other keys are the VM's configuration
-	Firmware     VMFirmware        // empty: BIOS
-	NetworkFirst bool              // it boots from the network even when its disk can be booted
-	NestedHV     bool              // it may be a hypervisor itself
-	Controller   string            // of its disks, as an image says: "lsilogic"; empty: pvscsi
-	Guest        string            // vSphere's guest ID; empty: other Linux, 64 bits
+	VM        VMID
+	Name      string // for people who look at the host
+	Notes     string
+	CPUs      int
+	Memory    int64       // bytes; a multiple of 4 MB
+	Datastore string      // its files are here, by the name on the host
+	Image     *ImageCopy  // its boot disk is a copy of this; nil: it has none
+	BootDisk  int64       // grow the copy to so many bytes; less than it has: leave it
+	Disks     []BuildDisk // made empty, and deleted with the VM
+	NICs      []NIC       // without MAC: the host chooses
+	// GuestInfo are keys of the VM's configuration, such as
+	// "guestinfo.ignition.config.data". A value should have at most 60 KiB:
+	// compress it (".encoding": "gzip+base64"), or point to a URL.
+	GuestInfo    map[string]string
+	Firmware     VMFirmware // empty: BIOS
+	NetworkFirst bool       // it boots from the network even when its disk can be booted
+	NestedHV     bool       // it may be a hypervisor itself
+	Controller   string     // of its disks, as an image says: "lsilogic"; empty: pvscsi
+	Guest        string     // vSphere's guest ID; empty: other Linux, 64 bits
 }
 
 // An ImageCopy is an image on a datastore, by the name on the host.

@@ -1,8 +1,11 @@
 package esxtest
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -134,9 +137,9 @@ func (q *QEMU) ignition(m Machine) ([]string, error) {
 	b := []byte(data)
 	switch enc := m.ExtraConfig["guestinfo.ignition.config.data.encoding"]; enc {
 	case "":
-	case "base64":
+	case "base64", "gzip+base64":
 		var err error
-		if b, err = base64.StdEncoding.DecodeString(data); err != nil {
+		if b, err = unpack(data, enc != "base64"); err != nil {
 			return nil, fmt.Errorf("cannot read the Ignition config: %w", err)
 		}
 	default:
@@ -144,6 +147,18 @@ func (q *QEMU) ignition(m Machine) ([]string, error) {
 	}
 	file := filepath.Join(q.Dir, m.UUID+".ign")
 	return []string{"-fw_cfg", "name=opt/com.coreos/config,file=" + file}, os.WriteFile(file, b, 0o600)
+}
+
+func unpack(data string, zipped bool) ([]byte, error) {
+	b, err := base64.StdEncoding.DecodeString(data)
+	if err != nil || !zipped {
+		return b, err
+	}
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
 }
 
 // PowerOff ends a machine, and waits until it is gone.

@@ -41,14 +41,16 @@ func stream(t interface{ Fatal(...any) }, raw []byte) []byte {
 // TestThereAndBack writes disks of any size and reads them again, in both forms.
 func TestThereAndBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		sectors := rapid.IntRange(1, 1000).Draw(t, "sectors")
+		sectors := rapid.IntRange(1, 600).Draw(t, "sectors")
 		thereAndBack(t, content(rapid.Uint64().Draw(t, "seed"), 512*sectors))
 	})
 	// Around the end of a grain table, which is 32 MiB.
 	for _, sectors := range []int{128*512 - 1, 128 * 512, 128*512 + 1} {
-		thereAndBack(t, content(1, 512*sectors))
+		raw := make([]byte, 512*sectors)
+		copy(raw[20<<20:], content(1, 300<<10))
+		copy(raw[len(raw)-8:], "the end.")
+		thereAndBack(t, raw)
 	}
-	thereAndBack(t, make([]byte, 33<<20))
 }
 
 func thereAndBack(t interface {
