@@ -59,6 +59,9 @@ type Config struct {
 	// Assign decides what a machine boots. Nothing may change by it: who asks
 	// need not be the machine.
 	Assign func(boot.Inventory) (boot.Assignment, error)
+	// AssignNext decides it for a script, with which a boot begins. Nil: Assign
+	// does.
+	AssignNext func(boot.Inventory) (boot.Assignment, error)
 	// Assigned is told what a machine with a profile gets, once it is known to
 	// be the machine that asks. Nil: nobody is told.
 	Assigned func(boot.Assignment)
@@ -80,7 +83,10 @@ type Config struct {
 	// Holder tells which machine holds an address that bootd leases, or held
 	// it last: iPXE does not renew. On networks where bootd gives the
 	// addresses, a script is then given to no other machine. Nil: not checked.
-	Holder  func(netip.Addr) (boot.MAC, bool)
+	Holder func(netip.Addr) (boot.MAC, bool)
+	// Leased reports whether a machine has an address from bootd: then it does
+	// not ask for its script from another network. Nil: not checked.
+	Leased  func(boot.MAC) bool
 	Tickets *boot.Tickets
 	// TicketLife is how long after its script a machine gets its config; 0: 15
 	// minutes. Kernel and root file system are fetched in between.

@@ -22,7 +22,11 @@ func (h *Handler) machineScript(q request) answer {
 	}
 	inv.Addr = q.addr
 	inv = h.Boots.Inventory(inv.MAC).Merge(inv)
-	a, err := h.Assign(inv)
+	assign := h.Assign
+	if h.AssignNext != nil {
+		assign = h.AssignNext
+	}
+	a, err := assign(inv)
 	if why := h.stranger(a.Network, inv); why != "" {
 		return h.refuseScript(q, inv.MAC, why)
 	}
@@ -93,14 +97,14 @@ func (h *Handler) bootScript(q request, a boot.Assignment, img boot.Image) answe
 }
 
 func (h *Handler) localDisk(q request, a boot.Assignment) answer {
-	ans := ipxeScript(LocalDisk(a.Name, a.Profile.Name, a.Inventory.Arch.EFI()))
-	ans.sent = func(took time.Duration) {
-		h.Boots.Record(boot.Event{
-			Time: time.Now(), MAC: a.Inventory.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr,
-			Inventory: a.Inventory, Text: "profile " + a.Profile.Name + ", local disk", Took: took,
-		})
+	if _, err := h.Boots.Commit(q.Context(), boot.Event{
+		Time: time.Now(), MAC: a.Inventory.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr,
+		Inventory: a.Inventory, Text: "profile " + a.Profile.Name + ", local disk",
+	}); err != nil {
+		h.Log.Error("script withheld: the boot cannot be recorded", "mac", a.Inventory.MAC, "machine", a.Name, "err", err)
+		return ipxeScript(Wait(q.base, "bootd cannot record this boot; its log says why."))
 	}
-	return ans
+	return ipxeScript(LocalDisk(a.Name, a.Profile.Name, a.Inventory.Arch.EFI()))
 }
 
 // unknown tells a machine that nobody has written an entry for it.
@@ -143,7 +147,10 @@ func (h *Handler) stranger(n *boot.Network, inv boot.Inventory) string {
 		return ""
 	case n == nil: // from none of the networks: routed here, and no machine that boots
 		return "its address is in none of bootd's networks"
-	case !leased(n):
+	case leased(n):
+	case h.Leased != nil && h.Leased(inv.MAC):
+		return "it has an address from bootd on another network"
+	default:
 		return ""
 	}
 	if mac, ok := h.Holder(inv.Addr); !ok || mac != inv.MAC {

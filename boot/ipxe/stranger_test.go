@@ -129,3 +129,20 @@ func TestRefusalsAreToldOnce(t *testing.T) {
 		}
 	})
 }
+
+// A machine that has its address from bootd does not ask from a network where
+// somebody else gives them: whoever does is another one.
+func TestFromTheWrongNetwork(t *testing.T) {
+	w := newWorld(t)
+	w.powerOn(node1, addr1)
+	w.network = &boot.Network{Mode: boot.Off, Subnet: segment.Subnet}
+	leased := true
+	w.handler.Leased = func(mac boot.MAC) bool { return leased && mac == node1 }
+	if _, body := w.get(addr2, ask); ticketPattern.MatchString(body) || !strings.Contains(body, "an address from bootd on another network") {
+		t.Errorf("a ticket:\n%s", body)
+	}
+	leased = false
+	if _, body := w.get(addr2, ask); !ticketPattern.MatchString(body) {
+		t.Errorf("no ticket where bootd gives no addresses:\n%s", body)
+	}
+}

@@ -344,15 +344,25 @@ func imageNames(cfg *config.Config) []string {
 func (l *live) assign(inv boot.Inventory, current func(boot.MAC) (boot.Timeline, bool)) (boot.Assignment, error) {
 	a, err := l.catalog().Assign(inv)
 	if t, ok := current(inv.MAC); ok && err == nil {
-		a = l.ordered(a, t.ID)
+		a = l.ordered(a, l.overrides.Get(inv.MAC).Profile(t.ID))
 	}
 	return a, err
 }
 
-// ordered is an assignment with the profile that was ordered for this boot
-// only, if one was.
-func (l *live) ordered(a boot.Assignment, bootID string) boot.Assignment {
-	name := l.overrides.Get(a.Inventory.MAC).Profile(bootID)
+// assignNext decides what a machine that asks for its script boots: an order for
+// its next boot counts, which assign leaves alone until it has begun.
+func (l *live) assignNext(inv boot.Inventory, current func(boot.MAC) (boot.Timeline, bool)) (boot.Assignment, error) {
+	a, err := l.catalog().Assign(inv)
+	if err == nil {
+		t, _ := current(inv.MAC)
+		a = l.ordered(a, l.overrides.Get(inv.MAC).NextProfile(t.ID))
+	}
+	return a, err
+}
+
+// ordered is an assignment with the profile that was ordered for one boot only;
+// empty: none was.
+func (l *live) ordered(a boot.Assignment, name string) boot.Assignment {
 	if name == "" {
 		return a
 	}

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -93,6 +94,10 @@ func (s *segments) reconcile() (absent, failed error) {
 			continue
 		}
 		seg, err := s.bind(addr, wanted[addr])
+		if errors.Is(err, syscall.EADDRNOTAVAIL) { // the card that is to have it is not there
+			absent = errors.Join(absent, err)
+			continue
+		}
 		if err != nil {
 			failed = errors.Join(failed, err)
 			continue
@@ -278,6 +283,7 @@ func (s *segments) drop() {
 	for addr, seg := range s.open {
 		select {
 		case <-seg.done:
+			seg.cancel()
 			delete(s.open, addr)
 		default: // it runs; or it has not begun, and done is nil
 		}

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -133,7 +135,8 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 
 	var handler *ipxe.Handler
 	handler = ipxe.New(ipxe.Config{
-		Assign: func(inv boot.Inventory) (boot.Assignment, error) { return live.assign(inv, record.Current) },
+		Assign:     func(inv boot.Inventory) (boot.Assignment, error) { return live.assign(inv, record.Current) },
+		AssignNext: func(inv boot.Inventory) (boot.Assignment, error) { return live.assignNext(inv, record.Current) },
 		Assigned: func(a boot.Assignment) {
 			record.Assigned(a.Inventory.MAC, a.Name, a.Profile.Name, live.expect(a))
 		},
@@ -146,6 +149,7 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		Boots:    watched{record, overrides, herd.nudge},
 		Holder:   func(addr netip.Addr) (boot.MAC, bool) { return holder(live.catalog(), leases, addr) },
 		Installs: installs{overrides},
+		Leased:   func(mac boot.MAC) bool { return leasedTo(live.catalog(), leases, mac, time.Now()) },
 		Tickets:  tickets,
 		Loaders:  live.loaders,
 		Assets: images.Handler(func(r *http.Request, t assets.Transfer) {
@@ -266,6 +270,15 @@ func (w watched) Commit(ctx context.Context, e boot.Event) (boot.Timeline, error
 		err = w.overrides.Began(ctx, e.MAC, t.ID)
 	}
 	return t, err
+}
+
+// leasedTo reports whether a machine has an address of a network where bootd
+// gives them.
+func leasedTo(c *boot.Catalog, leases *lease.Table, mac boot.MAC, now time.Time) bool {
+	return slices.ContainsFunc(c.Networks, func(n boot.Network) bool {
+		l, ok := leases.ByMAC(n.Name, mac)
+		return ok && n.Mode == boot.Authoritative && l.State == lease.Bound && l.Active(now)
+	})
 }
 
 // holder tells which machine has or last had an address.

@@ -222,7 +222,7 @@ func (s *swarms) leave(ctx context.Context, t boot.Timeline) error {
 	if !ok {
 		return nil
 	}
-	return k.Leave(ctx, t.Node)
+	return k.Leave(ctx, t.MAC, t.Node)
 }
 
 // nudge makes all swarms look soon.
@@ -247,7 +247,7 @@ func (s *swarms) members(name string) []swarm.Machine {
 		if err != nil || a.Profile == nil {
 			continue
 		}
-		a = s.live.ordered(a, seen.Current.ID)
+		a = s.live.ordered(a, s.overrides.Get(seen.MAC).Profile(seen.Current.ID))
 		if d, ok := cfg.SwarmOf(a.Profile.Swarm); ok && d.Name == name {
 			out = append(out, member(a, seen, s.overrides.Get(seen.MAC).Held))
 		}

@@ -144,6 +144,10 @@ func (o *Overrides) Change(ctx context.Context, mac boot.MAC, f func(*Override) 
 		defer func() { <-o.changing }()
 	}
 	var next Override
+	// Who ordered it may be gone before the store has answered; what is then in
+	// force must be what is stored.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
 	err := o.store.Update(ctx, func(tx *store.Tx) error {
 		var err error
 		next, err = store.Get(tx, kind, mac.String())
@@ -174,10 +178,18 @@ func (o *Overrides) Change(ctx context.Context, mac boot.MAC, f func(*Override) 
 	return next.clone(), nil
 }
 
-// Profile is the one that was ordered for the machine's next boot, or for the
-// boot with an ID, which may be empty; empty: none.
+// NextProfile is the one that was ordered for the boot that is about to begin,
+// or for the boot with an ID, if that asks again; empty: none.
+func (o Override) NextProfile(bootID string) string {
+	if n := o.Next; n != nil && n.Boot == "" {
+		return n.Profile
+	}
+	return o.Profile(bootID)
+}
+
+// Profile is the one that the boot with an ID was ordered to have; empty: none.
 func (o Override) Profile(bootID string) string {
-	if n := o.Next; n != nil && (n.Boot == "" || n.Boot == bootID) {
+	if n := o.Next; n != nil && n.Boot == bootID && bootID != "" {
 		return n.Profile
 	}
 	return ""

@@ -75,7 +75,7 @@ func TestOrdersOutliveTheProcess(t *testing.T) {
 
 func TestNextBootOnly(t *testing.T) {
 	o, _ := open(t, t.TempDir())
-	profile := func(bootID string) string { return o.Get(node1).Profile(bootID) }
+	profile := func(bootID string) string { return o.Get(node1).NextProfile(bootID) }
 	began := func(bootID string) {
 		t.Helper()
 		if err := o.Began(t.Context(), node1, bootID); err != nil {
@@ -91,6 +91,9 @@ func TestNextBootOnly(t *testing.T) {
 		return nil
 	}); err != nil {
 		t.Fatal(err)
+	}
+	if p := o.Get(node1).Profile("b0"); p != "" {
+		t.Errorf("the boot that is under way has profile %q", p)
 	}
 	for _, step := range []struct{ begins, asks, want string }{
 		{"", "b1", "rescue"},   // it asks for its script

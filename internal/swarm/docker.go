@@ -291,7 +291,7 @@ func classify(err error) error {
 const labelRotated = LabelPrefix + "rotated"
 
 // RotateTokens implements [Operations].
-func (d *docker) RotateTokens(ctx context.Context) error {
+func (d *docker) RotateTokens(ctx context.Context, at time.Time) error {
 	cli := d.cli.Load()
 	const tries = 5
 	for try := 1; ; try++ {
@@ -304,7 +304,7 @@ func (d *docker) RotateTokens(ctx context.Context) error {
 		if labels == nil {
 			labels = map[string]string{}
 		}
-		labels[labelRotated] = time.Now().UTC().Format(time.RFC3339)
+		labels[labelRotated] = at.UTC().Format(time.RFC3339)
 		sw.Spec.Labels = labels
 		err = classify(cli.SwarmUpdate(ctx, sw.Version, sw.Spec, dockerswarm.UpdateFlags{RotateWorkerToken: true, RotateManagerToken: true}))
 		if !errors.Is(err, ErrConflict) || try == tries {

@@ -69,17 +69,18 @@ func moved(tasks []Task, node string) Moving {
 
 // Leave prepares a machine's node for its leaving, when the machine is being
 // shut down: it returns when the node's tasks run elsewhere and the node is out
-// of the swarm, so that nobody ever sees it down. It is called when the machine's
+// of the swarm, so that nobody ever sees it down. The node is what the machine
+// says it is; another machine's is not touched. It is called when the machine's
 // leaving has been recorded, by which [Plan] drains the node and removes it in
 // any case. The error says what could not be moved in the time that there is;
 // the node leaves all the same.
-func (s *Swarm) Leave(ctx context.Context, node string) error {
+func (s *Swarm) Leave(ctx context.Context, mac boot.MAC, node string) error {
 	s.Nudge()
 	began := time.Now()
 	limit := s.settings().DrainTimeout
 	waiting, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	m, err := s.drained(waiting, node)
+	m, err := s.drained(waiting, mac, node)
 	if ctx.Err() != nil {
 		return ctx.Err() // who asked is gone; what is left to do is Plan's
 	}
@@ -94,11 +95,11 @@ func (s *Swarm) Leave(ctx context.Context, node string) error {
 	case err == nil && m.Stuck > 0:
 		err = fmt.Errorf("no other node can take %d task(s) of the node", m.Stuck)
 	}
-	return errors.Join(err, s.evict(ctx, node))
+	return errors.Join(err, s.evict(ctx, mac, node))
 }
 
 // drained waits until a node's tasks have moved as far as they can.
-func (s *Swarm) drained(ctx context.Context, node string) (m Moving, err error) {
+func (s *Swarm) drained(ctx context.Context, mac boot.MAC, node string) (m Moving, err error) {
 	const look = 200 * time.Millisecond
 	for {
 		nodes, err := call(ctx, s.engine.Nodes)
@@ -106,6 +107,9 @@ func (s *Swarm) drained(ctx context.Context, node string) (m Moving, err error) 
 			i := slices.IndexFunc(nodes, func(n Node) bool { return n.ID == node })
 			if i < 0 {
 				return m, ErrNoNode
+			}
+			if owner, owned := nodes[i].owner(); owned && owner != mac {
+				return m, ErrNoNode // it reports another's
 			}
 			// Plan drains it; until then nothing moves.
 			if nodes[i].Availability == Drain {
@@ -127,7 +131,7 @@ func (s *Swarm) drained(ctx context.Context, node string) (m Moving, err error) 
 
 // evict takes a node that is leaving out of the swarm before it does so itself:
 // the swarm would show it down until it is removed.
-func (s *Swarm) evict(ctx context.Context, id string) error {
+func (s *Swarm) evict(ctx context.Context, mac boot.MAC, id string) error {
 	nodes, err := s.Nodes(ctx)
 	if err != nil {
 		return err
@@ -137,9 +141,10 @@ func (s *Swarm) evict(ctx context.Context, id string) error {
 		return nil
 	}
 	n := nodes[i]
-	if n.MAC.IsZero() || n.Self {
-		return nil // not known to be the machine's: it goes by itself
+	if n.MAC != mac || n.Self {
+		return nil // not known to be the machine's: if it is, it goes by itself
 	}
+	defer s.hold(n.ID)()
 	if n.Role == boot.Manager {
 		if err := s.demote(ctx, n); err != nil {
 			return err

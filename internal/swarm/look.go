@@ -104,7 +104,9 @@ func (s *Swarm) carryOut(ctx context.Context, actions []Action, notices []string
 		var err error
 		switch a := a.(type) {
 		case Set:
-			err = s.set(ctx, a)
+			if !s.isHeld(a.Node) {
+				err = s.set(ctx, a)
+			}
 		case Remove:
 			err = s.remove(ctx, a)
 		case Report:

@@ -41,8 +41,8 @@ func (p *planner) elect() electorate {
 			if m != nil && roleOf(m) == boot.Worker && n.Labels[labelPromoted] != "" {
 				promoted = append(promoted, n)
 			}
-		case n.Role == boot.Manager && n.State == NodeReady:
-			return electorate{} // it is becoming one: wait and see
+		case n.Role == boot.Manager && (n.State == NodeReady || n.State == NodeUnknown && n.Reachable):
+			return electorate{} // it is becoming one, or a new leader has not heard of it yet: wait and see
 		case m != nil && roleOf(m) == boot.Manager && n.State == NodeReady:
 			healthy++ // about to be promoted by its own profile
 		case m != nil && n.State == NodeReady && n.Availability == Active && !n.Manager:

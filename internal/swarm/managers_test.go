@@ -47,6 +47,8 @@ func TestPlanManagers(t *testing.T) {
 		{"not asked for any more", 0, []swarm.Machine{m1},
 			[]swarm.Node{self, worker("x", "", manager, active), worker("y", "", manager, active), worker("a", "@1 bootd.promoted=yes", active, manager)},
 			[]swarm.Action{set("a", mac1, swarm.Active, boot.Worker, l(mac1, ""))}},
+		{"a new leader has not heard of a manager yet", 3, []swarm.Machine{m1, machine(mac3, "m", told, toManage)},
+			[]swarm.Node{self, worker("m", l(mac3, ""), active, manager, unknown), worker("a", "@1", active)}, nil},
 		{"a drained one is not promoted", 3, []swarm.Machine{machine(mac1, "a", told, func(m *swarm.Machine) { m.Availability = swarm.Drain })},
 			[]swarm.Node{self, worker("a", "@1 bootd.availability=drain")}, nil},
 		{"one that is leaving is not promoted", 3, []swarm.Machine{machine(mac1, "a", told, left)}, []swarm.Node{self, worker("a", "@1")}, nil},

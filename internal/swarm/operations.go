@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +15,8 @@ import (
 // Operations are what only an operator asks of an engine.
 type Operations interface {
 	// RotateTokens replaces the tokens that nodes join with.
-	RotateTokens(ctx context.Context) error
+	// at is noted as the time of it, by the swarm's clock.
+	RotateTokens(ctx context.Context, at time.Time) error
 	// EvictNode forgets a worker even if it is ready. It is an [ErrNoNode] when
 	// there is none.
 	EvictNode(ctx context.Context, id string) error
@@ -110,7 +112,10 @@ func (s *Swarm) RotateTokens(ctx context.Context) error {
 }
 
 func (s *Swarm) rotate(ctx context.Context, why string) error {
-	if err := s.engine.RotateTokens(ctx); err != nil {
+	s.mu.Lock()
+	at := time.Now().Add(s.skew)
+	s.mu.Unlock()
+	if err := s.engine.RotateTokens(ctx, at); err != nil {
 		return fmt.Errorf("cannot rotate the tokens of the swarm: %w: %s", ErrNotReady, explain(err, s.cfg.Host))
 	}
 	s.mu.Lock()
@@ -141,12 +146,37 @@ func (s *Swarm) Remove(ctx context.Context, id string, force bool) (Removal, err
 	case n.State != NodeDown && !force:
 		return r, fmt.Errorf("%w: %s is %s: shut it down, and it leaves by itself; or use force", ErrRefused, n.Hostname, n.State)
 	}
+	defer s.hold(n.ID)()
 	if n.Role == boot.Manager {
 		if err := s.demote(ctx, n); err != nil {
 			return r, err
 		}
 	}
 	return r, s.forget(ctx, n, r.Why, force)
+}
+
+// hold keeps what is planned for a node from being carried out while it is being
+// removed, until the returned function is called.
+func (s *Swarm) hold(id string) (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held == nil {
+		s.held = map[string]int{}
+	}
+	s.held[id]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.held[id]--; s.held[id] <= 0 {
+			delete(s.held, id)
+		}
+	}
+}
+
+func (s *Swarm) isHeld(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held[id] > 0
 }
 
 // demote makes a worker of a manager and waits until it is one.
@@ -160,7 +190,8 @@ func (s *Swarm) demote(ctx context.Context, n NodeStatus) error {
 			ErrRefused, n.Hostname, others, reachable, quorum(others))
 	}
 	if err := s.change(ctx, n.ID, func(spec *Spec) error {
-		spec.Role = boot.Worker
+		spec.Role, spec.Labels = boot.Worker, maps.Clone(spec.Labels)
+		delete(spec.Labels, labelPromoted)
 		return nil
 	}); err != nil {
 		return err

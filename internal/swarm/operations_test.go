@@ -131,23 +131,30 @@ func TestLeave(t *testing.T) {
 		w.SetTasks(node1, 3)
 
 		b.set(swarm.Machine{MAC: mac1, Name: "node1", BootID: "b1", NodeID: node1, Ready: true, Left: true})
-		if err := b.sw.Leave(t.Context(), node1); err != nil {
+		if err := b.sw.Leave(t.Context(), mac1, node1); err != nil {
 			t.Error(err)
 		}
 		if got := b.describe(node1); got != "gone" {
 			t.Errorf("node1 is still there: %s", got)
 		}
 		b.await("mac=..:01 removed node1: node " + node1 + " removed: node1 left the swarm")
-		if err := b.sw.Leave(t.Context(), node1); err != nil {
+		if err := b.sw.Leave(t.Context(), mac1, node1); err != nil {
 			t.Errorf("a second time: %v", err)
 		}
+
+		// Nobody can have another machine's node removed by calling it his own.
+		began := time.Now()
+		if err := b.sw.Leave(t.Context(), mac1, node2); err != nil || time.Since(began) > time.Second {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		b.node("node2 ready active", node2)
 
 		// The last one has nowhere to move its tasks to, and does not wait long.
 		w.SetTasks(node2, 2)
 		byHand(t, w, managerOf(t, b), func(s *swarm.Spec) { s.Availability = swarm.Drain })
 		b.set(swarm.Machine{MAC: mac2, Name: "node2", BootID: "b2", NodeID: node2, Ready: true, Left: true})
-		began := time.Now()
-		err := b.sw.Leave(t.Context(), node2)
+		began = time.Now()
+		err := b.sw.Leave(t.Context(), mac2, node2)
 		if err == nil || !strings.Contains(err.Error(), "no other node can take 2 task(s)") || time.Since(began) > 10*time.Second {
 			t.Errorf("after %s: %v", time.Since(began), err)
 		}
@@ -246,7 +253,7 @@ func TestRealOperations(t *testing.T) {
 
 	// Shut down: nobody ever sees it down.
 	b.set(swarm.Machine{MAC: mac1, Name: "node1", BootID: "b1", NodeID: node1, Ready: true, Left: true})
-	if err := b.sw.Leave(t.Context(), node1); err != nil {
+	if err := b.sw.Leave(t.Context(), mac1, node1); err != nil {
 		t.Error(err)
 	}
 	nodes, err := w.Nodes(t.Context())

@@ -43,6 +43,7 @@ type Swarm struct {
 	skew      time.Duration // the engine's clock less this one
 	told      map[string]bool
 	reported  map[string]string // boot ID to node ID: Ready events of this process
+	held      map[string]int    // nodes that are being removed, see hold
 	removals  map[string]uint64 // see Counters
 	rotations uint64
 	drains    uint64

@@ -2,19 +2,21 @@ package swarmtest
 
 import (
 	"context"
+	"time"
 
 	"bootd/boot"
 	"bootd/internal/swarm"
 )
 
 // RotateTokens implements [swarm.Operations].
-func (e *Engine) RotateTokens(ctx context.Context) error {
+func (e *Engine) RotateTokens(ctx context.Context, at time.Time) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err := e.manager(ctx); err != nil {
 		return err
 	}
 	e.rotate()
+	e.info.TokensMade = at
 	return nil
 }
 
