@@ -419,7 +419,8 @@ func press(t *testing.T, l lab.Lab, machine string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wait(t, time.Minute, machine+" is off", func() bool { return !status(t, l, machine).On })
+	// A node waits at most a minute and a quarter for its tasks to move.
+	wait(t, 3*time.Minute, machine+" is off", func() bool { return !status(t, l, machine).On })
 	t.Logf("%s shut itself down in %.1f s", machine, time.Since(from).Seconds())
 }
 
