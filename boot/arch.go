@@ -21,6 +21,11 @@ const (
 	HTTPARM32 Arch = 18 // 32-bit ARM UEFI, booting by HTTP
 	HTTPARM64 Arch = 19 // 64-bit ARM UEFI, booting by HTTP
 	HTTPBIOS  Arch = 20 // x86 BIOS, booting by HTTP
+	UBootARM  Arch = 21 // U-Boot on 32-bit ARM
+	UBootA64  Arch = 22 // U-Boot on 64-bit ARM
+	UBootHARM Arch = 23 // U-Boot on 32-bit ARM, booting by HTTP
+	UBootHA64 Arch = 24 // U-Boot on 64-bit ARM, booting by HTTP
+	PiROM     Arch = 41 // Raspberry Pi; most ROMs say BIOS
 )
 
 // CPU names the processor the way operating system images do: x86_64,
@@ -31,19 +36,25 @@ func (a Arch) CPU() string {
 	switch a {
 	case BIOS, HTTPBIOS, EFIIA32, HTTPIA32, EFIX64, HTTPX64, EFIBC, HTTPBC:
 		return "x86_64"
-	case EFIARM64, HTTPARM64:
+	case EFIARM64, HTTPARM64, UBootA64, UBootHA64, PiROM:
 		return "aarch64"
-	case EFIARM32, HTTPARM32:
+	case EFIARM32, HTTPARM32, UBootARM, UBootHARM:
 		return "arm"
 	}
 	return ""
 }
 
 // EFI reports whether the firmware is UEFI.
-func (a Arch) EFI() bool { return a != BIOS && a != HTTPBIOS && a.CPU() != "" }
+func (a Arch) EFI() bool {
+	return a != BIOS && a != HTTPBIOS && !a.UBoot() && a != PiROM && a.CPU() != ""
+}
 
 // HTTP reports whether the firmware itself fetches its boot file by HTTP.
 func (a Arch) HTTP() bool { return a >= HTTPIA32 && a <= HTTPBIOS }
+
+// UBoot reports whether the firmware is U-Boot. It also boots as UEFI, and
+// then says that.
+func (a Arch) UBoot() bool { return a >= UBootARM && a <= UBootHA64 }
 
 // String names the architecture for people.
 func (a Arch) String() string {
@@ -68,6 +79,12 @@ func (a Arch) String() string {
 		return "UEFI HTTP ARM32"
 	case HTTPARM64:
 		return "UEFI HTTP ARM64"
+	case UBootARM, UBootHARM:
+		return "U-Boot ARM32"
+	case UBootA64, UBootHA64:
+		return "U-Boot ARM64"
+	case PiROM:
+		return "Raspberry Pi"
 	}
 	return fmt.Sprintf("architecture %d", uint16(a))
 }

@@ -3,12 +3,10 @@ package dhcp
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
-
-	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"bootd/boot"
 	"bootd/boot/lease"
@@ -69,16 +67,22 @@ func (p Policy) Answer(r Request, link Link, now time.Time) Answer {
 }
 
 func (q *query) answer() Answer {
+	switch {
+	case q.BootPort:
+		return q.bootRequest()
+	case q.network.Mode == boot.Proxy:
+		return q.proxy()
+	}
 	switch q.Type {
-	case dhcpv4.MessageTypeDiscover:
+	case TypeDiscover:
 		return q.discover()
-	case dhcpv4.MessageTypeRequest:
+	case TypeRequest:
 		return q.request()
-	case dhcpv4.MessageTypeDecline:
+	case TypeDecline:
 		return q.decline()
-	case dhcpv4.MessageTypeRelease:
+	case TypeRelease:
 		return q.release()
-	case dhcpv4.MessageTypeInform:
+	case TypeInform:
 		return q.inform()
 	}
 	return Answer{Why: "a " + q.Type.String() + " needs no answer"}
@@ -91,6 +95,7 @@ type query struct {
 	now     time.Time
 	network *boot.Network
 	server  netip.Addr // bootd's own address there
+	id      netip.Addr // by which the client knows it: option 54
 	to      boot.Assignment
 	named   bool // to.Name is what an entry says
 	pool    lease.Pool
@@ -105,7 +110,7 @@ func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 		}
 		return nil, fmt.Errorf("interface %s has no address in any of its networks", link.Interface)
 	}
-	if n.Mode != boot.Authoritative {
+	if n.Mode == boot.Off {
 		return nil, fmt.Errorf("network %s is %s", n.Name, n.Mode)
 	}
 	q := &query{Policy: p, Request: r, now: now, network: n, server: ServerAddr(n, link)}
@@ -131,6 +136,7 @@ func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 	if other := onSameWire(catalog, own, n, r, link); other != nil {
 		q.network, q.server = other, ServerAddr(other, link)
 	}
+	q.id = q.server
 	if q.network.Subnet.Contains(own) {
 		q.pool.Own = own
 	}
@@ -153,7 +159,10 @@ func network(c *boot.Catalog, r Request, link Link) *boot.Network {
 		return c.NetworkOf(r.Link)
 	}
 	had := r.Has
-	if !had.IsValid() && r.Type == dhcpv4.MessageTypeRequest {
+	if r.BootPort && r.From.Addr().IsValid() {
+		had = r.From.Addr()
+	}
+	if !had.IsValid() && r.Type == TypeRequest {
 		had = r.Asked
 	}
 	var first *boot.Network
@@ -163,20 +172,32 @@ func network(c *boot.Catalog, r Request, link Link) *boot.Network {
 			continue
 		}
 		attached := ServerAddr(n, link).IsValid()
-		if had.IsValid() && n.Subnet.Contains(had) && (attached || r.Has.IsValid()) {
+		if had.IsValid() && n.Subnet.Contains(had) && (attached || r.Has.IsValid() || r.BootPort) {
 			return n
 		}
-		if attached && (first == nil || first.Mode != boot.Authoritative && n.Mode == boot.Authoritative) {
+		if attached && (first == nil || rank(n.Mode) > rank(first.Mode)) {
 			first = n
 		}
 	}
 	return first
 }
 
+// rank says which of the networks of one interface a client is in that could be
+// in any: one that gives it most.
+func rank(m boot.Mode) int {
+	switch m {
+	case boot.Authoritative:
+		return 2
+	case boot.Proxy:
+		return 1
+	}
+	return 0
+}
+
 // onSameWire finds the network of the address that is reserved for a client,
 // when that is another one of the wire that it has just come up on.
 func onSameWire(c *boot.Catalog, own netip.Addr, n *boot.Network, r Request, link Link) *boot.Network {
-	if !own.IsValid() || n.Subnet.Contains(own) || r.Link.IsValid() || r.Type != dhcpv4.MessageTypeDiscover {
+	if !own.IsValid() || n.Subnet.Contains(own) || r.Link.IsValid() || r.Type != TypeDiscover {
 		return nil
 	}
 	other := c.NetworkOf(own)
@@ -206,8 +227,8 @@ func (q *query) discover() Answer {
 	if err != nil {
 		return Answer{Why: err.Error(), Event: q.event(boot.Failed, netip.Addr{}, err.Error())}
 	}
-	m, file := q.reply(dhcpv4.MessageTypeOffer, l.Addr)
-	q.leaseTimes(m)
+	m, file := q.reply(TypeOffer, l.Addr)
+	q.leaseTimes(&m)
 	a := q.send(m, q.event(boot.Offered, l.Addr, q.describe(file)), false)
 	if l.Fresh && !q.Relay.IsValid() {
 		a.Probe = l
@@ -220,7 +241,7 @@ func (q *query) discover() Answer {
 func (q *query) request() Answer {
 	want := q.Asked
 	switch {
-	case q.Server.IsValid() && q.Server != q.server:
+	case q.Server.IsValid() && q.Server != q.id:
 		return Answer{Why: "chose the server " + q.Server.String()}
 	case q.Server.IsValid(): // SELECTING
 		if !want.IsValid() {
@@ -245,14 +266,14 @@ func (q *query) request() Answer {
 	case err != nil:
 		return Answer{Why: err.Error()}
 	}
-	m, file := q.reply(dhcpv4.MessageTypeAck, l.Addr)
-	q.leaseTimes(m)
+	m, file := q.reply(TypeAck, l.Addr)
+	q.leaseTimes(&m)
 	return q.send(m, q.event(boot.Leased, l.Addr, q.describe(file)), true)
 }
 
 func (q *query) decline() Answer {
 	switch {
-	case q.Server.IsValid() && q.Server != q.server:
+	case q.Server.IsValid() && q.Server != q.id:
 		return Answer{Why: "declines an address of the server " + q.Server.String()}
 	case !q.Asked.IsValid():
 		return Answer{Why: "declines no address"}
@@ -280,7 +301,7 @@ func (p Policy) Conflict(a Answer, by boot.MAC, now time.Time) Answer {
 
 func (q *query) release() Answer {
 	switch {
-	case q.Server.IsValid() && q.Server != q.server:
+	case q.Server.IsValid() && q.Server != q.id:
 		return Answer{Why: "releases an address of the server " + q.Server.String()}
 	case !q.Has.IsValid():
 		return Answer{Why: "releases no address"}
@@ -301,18 +322,18 @@ func (q *query) inform() Answer {
 		// Anybody could have it sent to anybody.
 		return Answer{Why: fmt.Sprintf("informs from %s, which is not on network %s (%s)", q.Has, q.network.Name, q.network.Subnet)}
 	}
-	m, _ := q.reply(dhcpv4.MessageTypeAck, netip.Addr{})
+	m, _ := q.reply(TypeAck, netip.Addr{})
 	return q.send(m, boot.Event{}, false)
 }
 
 func (q *query) nak(a netip.Addr, why string) Answer {
-	m := q.blank(dhcpv4.MessageTypeNak)
-	m.UpdateOption(dhcpv4.OptMessage(why))
+	m := q.blank(TypeNak)
+	m.putText(optMessage, why)
 	// The client may have no usable address; through a relay the flag makes
 	// the agent broadcast (RFC 2131 section 4.3.2).
 	to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), clientPort)
 	if q.Relay.IsValid() {
-		m.SetBroadcast()
+		m[atFlags] |= broadcasts
 		to = netip.AddrPortFrom(q.Relay, serverPort)
 	}
 	return Answer{Reply: q.pack(m), To: to, Event: q.event(boot.Refused, netip.Addr{}, why)}
@@ -325,8 +346,10 @@ func (q *query) event(s boot.Stage, a netip.Addr, text string) boot.Event {
 // describe says in a word who asked and what it is to boot.
 func (q *query) describe(file string) string {
 	switch {
-	case q.Client == boot.System || q.Client == boot.Initramfs:
+	case !q.boots():
 		return q.Class
+	case q.ROM == boot.RaspberryPi || q.ROM == boot.UBoot:
+		return strings.TrimSuffix(q.Arch.String()+": its own files by TFTP, "+file, ", ")
 	case file == "":
 		return fmt.Sprintf("%s: no loader for this firmware; install the package ipxe", q.Arch)
 	}
@@ -334,7 +357,7 @@ func (q *query) describe(file string) string {
 }
 
 func (q *query) leaseTime() time.Duration {
-	if q.Client == boot.Firmware || q.Client == boot.IPXE {
+	if q.boots() {
 		return q.network.FirmwareLeaseTime
 	}
 	return q.network.LeaseTime
@@ -343,12 +366,13 @@ func (q *query) leaseTime() time.Duration {
 const (
 	serverPort = 67
 	clientPort = 68
+	bootPort   = 4011 // of boot servers (PXE specification 2.1, section 2.2.1)
 )
 
 // send addresses a reply (RFC 2131 section 4.1).
-func (q *query) send(m *dhcpv4.DHCPv4, e boot.Event, durable bool) Answer {
+func (q *query) send(m message, e boot.Event, durable bool) Answer {
 	a := Answer{Reply: q.pack(m), Event: e, Durable: durable}
-	to := addr(m.YourIPAddr)
+	to := addr4(m[atYIAddr : atYIAddr+4])
 	switch {
 	case q.Relay.IsValid():
 		a.To = netip.AddrPortFrom(q.Relay, serverPort)
@@ -361,5 +385,3 @@ func (q *query) send(m *dhcpv4.DHCPv4, e boot.Event, durable bool) Answer {
 	}
 	return a
 }
-
-func ip(a netip.Addr) net.IP { return net.IP(a.AsSlice()) }

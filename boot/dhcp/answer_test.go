@@ -186,7 +186,7 @@ func TestRelay(t *testing.T) {
 			{packet: request(release, mac(7), has("10.9.0.102"), chooses("10.0.0.1")), want: "nothing: released 10.9.0.102"}},
 		"renews through the agent": {{packet: request(ask, mac(7), relay("10.9.0.254"), has("10.9.0.102")), want: "ACK 10.9.0.102 to 10.9.0.254:67"}},
 
-		"proxy":              {{packet: request(discover, mac(7)), link: eth2, want: "nothing: network guests is proxy"}},
+		"proxy":              {{packet: request(discover, mac(7)), link: eth2, want: "nothing: its address is somebody else's to give, and it asks for nothing to boot"}},
 		"off":                {{packet: request(discover, mac(7)), link: eth3, want: "nothing: network office is off"}},
 		"no network":         {{packet: request(discover, mac(7)), link: dhcp.Link{Interface: "eth9", Addrs: eth1.Addrs}, want: "nothing: interface eth9 has no address in any of its networks"}},
 		"no address":         {{packet: request(discover, mac(7)), link: bare, want: "nothing: interface eth1 has no address in any of its networks"}},
@@ -354,10 +354,10 @@ func TestDecodeRefuses(t *testing.T) {
 		"not a DHCP packet":           []byte("hello"),
 		"a reply":                     request(discover, mac(7), func(m *dhcpv4.DHCPv4) { m.OpCode = dhcpv4.OpcodeBootReply }),
 		"which is no Ethernet card's": request(discover, boot.MAC{}),
-		`"01:00:5e:00:00:01", which is no Ethernet`: request(discover, boot.MAC{1, 0, 0x5e, 0, 0, 1}),
-		"from Infiniband address":                   request(discover, mac(7), func(m *dhcpv4.DHCPv4) { m.HWType = 32 }),
-		`"02:00", which is no`:                      request(discover, mac(7), func(m *dhcpv4.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 0} }),
-		"BOOTP":                                     request(discover, mac(7), func(m *dhcpv4.DHCPv4) { m.Options = dhcpv4.Options{} }),
+		"from 01:00:5e:00:00:01, hardware of type 1, which is": request(discover, boot.MAC{1, 0, 0x5e, 0, 0, 1}),
+		"hardware of type 32, which is no":                     request(discover, mac(7), func(m *dhcpv4.DHCPv4) { m.HWType = 32 }),
+		"from 02:00, hardware":                                 request(discover, mac(7), func(m *dhcpv4.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 0} }),
+		"BOOTP":                                                request(discover, mac(7), func(m *dhcpv4.DHCPv4) { m.Options = dhcpv4.Options{} }),
 	} {
 		if _, err := dhcp.Decode(packet); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
@@ -381,7 +381,14 @@ func TestBootFile(t *testing.T) {
 		{"HTTP", []option{class("HTTPClient:Arch:00016:UNDI:003000")}, "http://10.0.0.1:8080/loader/snponly.efi", "HTTPClient", "10.0.0.1", ""},
 		{"iPXE", []option{ipxe, class("PXEClient:Arch:00007:UNDI:003000")}, "http://10.0.0.1:8080/boot.ipxe", "", "10.0.0.1", ""},
 		{"iPXE with counted user class", []option{generic(77, []byte("\x04iPXE"))}, "http://10.0.0.1:8080/boot.ipxe", "", "10.0.0.1", ""},
-		{"iPXE by its options", []option{generic(175, []byte{0x13, 1, 1})}, "http://10.0.0.1:8080/boot.ipxe", "", "10.0.0.1", ""},
+		{"iPXE by its options", []option{generic(175, []byte{0x13, 1, 1, 0x18, 1, 1})}, "http://10.0.0.1:8080/boot.ipxe", "", "10.0.0.1", ""},
+		{"iPXE that says nothing", []option{generic(175, []byte{0xeb, 3, 1, 0, 0})}, "http://10.0.0.1:8080/boot.ipxe", "", "10.0.0.1", ""},
+		{"a card's iPXE without HTTP", []option{generic(175, []byte{0x15, 1, 1, 0x18, 1, 1}), generic(77, []byte("iPXE"))}, "undionly.kpxe", "", "10.0.0.1", ""},
+		{"a card's iPXE without HTTP, on UEFI", []option{arch(7), generic(175, []byte{0x15, 1, 1, 0x24, 1, 1})}, "snponly.efi", "", "10.0.0.1", ""},
+		{"U-Boot", []option{class("U-Boot.armv8")}, "", "", "10.0.0.1", ""},
+		{"U-Boot by its architecture", []option{class("PXEClient"), arch(22)}, "", "", "10.0.0.1", ""},
+		{"U-Boot as UEFI", []option{class("PXEClient:Arch:00011:UNDI:003000"), arch(11)}, "arm64/snponly.efi", "PXEClient", "10.0.0.1", "\x06\x01\x08\xff"},
+		{"HTTP boot that says it is PXE's architecture", []option{class("HTTPClient:Arch:00007:UNDI:003000")}, "http://10.0.0.1:8080/loader/snponly.efi", "HTTPClient", "10.0.0.1", ""},
 		{"firmware without loader", []option{class("PXEClient:Arch:00012:UNDI:003000")}, "", "", "0.0.0.0", ""},
 		{"system", nil, "", "", "0.0.0.0", ""},
 	} {
@@ -392,7 +399,7 @@ func TestBootFile(t *testing.T) {
 		if diff := cmp.Diff([]string{c.file, c.file, c.class, c.siaddr, c.vs}, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
 		}
-		if nopxe := string(m.Options.Get(dhcpv4.GenericOptionCode(175))); (nopxe == "\xb0\x01\x01") != strings.HasPrefix(c.name, "iPXE") {
+		if nopxe := string(m.Options.Get(dhcpv4.GenericOptionCode(175))); (nopxe == "\xb0\x01\x01") != strings.Contains(c.name, "iPXE") {
 			t.Errorf("%s: option 175 is %q", c.name, nopxe)
 		}
 	}

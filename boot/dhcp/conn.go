@@ -16,12 +16,24 @@ import (
 	"bootd/boot"
 )
 
-// A Conn carries DHCP packets of one interface.
+// A Packet is a datagram that came in.
+type Packet struct {
+	Data []byte // its payload
+	From netip.AddrPort
+}
+
+// fill copies a payload into the memory of p's last one.
+func (p *Packet) fill(b []byte) {
+	p.Data = p.Data[:cap(p.Data)]
+	p.Data = p.Data[:copy(p.Data, b)]
+}
+
+// A Conn carries DHCP packets of one interface, to and from one port.
 type Conn interface {
-	// Receive waits for packets and copies them into bufs. It returns how
-	// many there were and sets their lengths in sizes. It fails for good, with
-	// net.ErrClosed, once the Conn is closed.
-	Receive(bufs [][]byte, sizes []int) (int, error)
+	// Receive waits for packets and sets the first ones of packets to them. It
+	// returns how many there were. There is room in the capacity of each Data.
+	// It fails for good, with net.ErrClosed, once the Conn is closed.
+	Receive(packets []Packet) (int, error)
 	// Send sends answers. Those that cannot be sent are left out and named in
 	// the error. Several goroutines may call it.
 	Send([]Answer) error
@@ -41,8 +53,8 @@ type socket struct {
 	noARP atomic.Bool // entries cannot be made: answers are broadcast instead
 }
 
-// open binds port 67 on an interface.
-func open(iface string) (*socket, error) {
+// open binds a port on an interface.
+func open(iface string, port uint16) (*socket, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var failed error
 		err := c.Control(func(fd uintptr) {
@@ -57,10 +69,11 @@ func open(iface string) (*socket, error) {
 		})
 		return errors.Join(err, failed)
 	}}
-	c, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf(":%d", serverPort))
+	c, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf(":%d", port))
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return nil, fmt.Errorf("cannot answer DHCP on %s: another DHCP server has port 67; stop it (ss -lunp 'sport = 67' shows which)", iface)
+		other := map[uint16]string{serverPort: "DHCP", bootPort: "boot"}[port]
+		return nil, fmt.Errorf("cannot answer DHCP on %s: another %s server has port %d; stop it (ss -lunp 'sport = %d' shows which)", iface, other, port, port)
 	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
 		return nil, fmt.Errorf("cannot answer DHCP on %s: %w; bootd needs CAP_NET_BIND_SERVICE and CAP_NET_RAW", iface, err)
 	case err != nil:
@@ -96,17 +109,20 @@ func LinkOf(iface string) (Link, error) {
 	return l, nil
 }
 
-func (s *socket) Receive(bufs [][]byte, sizes []int) (int, error) {
-	in := s.in[:min(len(bufs), len(s.in))]
+func (s *socket) Receive(packets []Packet) (int, error) {
+	in := s.in[:min(len(packets), len(s.in))]
 	for i := range in {
-		in[i].Buffers[0] = bufs[i]
+		in[i].Buffers[0] = packets[i].Data[:cap(packets[i].Data)]
 	}
 	n, err := s.pc.ReadBatch(in, 0)
 	if err != nil {
 		return 0, err
 	}
 	for i := range n {
-		sizes[i] = in[i].N
+		packets[i] = Packet{Data: in[i].Buffers[0][:in[i].N]}
+		if from, ok := in[i].Addr.(*net.UDPAddr); ok {
+			packets[i].From = from.AddrPort()
+		}
 	}
 	return n, nil
 }
@@ -120,7 +136,7 @@ func (s *socket) Send(answers []Answer) error {
 		}
 		out[i] = ipv4.Message{Buffers: [][]byte{a.Reply}, Addr: net.UDPAddrFromAddrPort(to)}
 		if a.From.IsValid() {
-			out[i].OOB = (&ipv4.ControlMessage{Src: ip(a.From)}).Marshal()
+			out[i].OOB = (&ipv4.ControlMessage{Src: a.From.AsSlice()}).Marshal()
 		}
 	}
 	var failed error

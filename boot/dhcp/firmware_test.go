@@ -61,7 +61,7 @@ func bridge(t testing.TB) (dhcp.Policy, dhcp.Link) {
 
 func rendered(r dhcp.Request) string {
 	return fmt.Sprintf("%s mac %s client %s class %q HTTP %t arch %s (known %t)\nuuid %s host %q asked %s server %s has %s relay %s broadcast %t\n",
-		r.Type, r.MAC, r.Client, r.Class, r.HTTP, r.Arch, r.ArchKnown, r.UUID, r.Host, r.Asked, r.Server, r.Has, r.Relay, r.Broadcast)
+		r.Type, r.MAC, r.Client, r.Class, r.ROM == boot.HTTPBoot, r.Arch, r.ArchKnown, r.UUID, r.Host, r.Asked, r.Server, r.Has, r.Relay, r.Broadcast)
 }
 
 // What firmware sent in the captures, and what it is answered.
@@ -132,7 +132,7 @@ func TestFirmwareAsOtherServer(t *testing.T) {
 			if diff := cmp.Diff(essence(theirs), essence(ours)); diff != "" {
 				t.Errorf("%s: packet %d (-theirs +ours):\n%s", name, i+1, diff)
 			}
-			if r.Client == boot.Firmware && !r.HTTP {
+			if r.Client == boot.Firmware && r.ROM != boot.HTTPBoot {
 				direct := ours.ClassIdentifier() == "PXEClient" && bytes.HasPrefix(ours.Options.Get(dhcpv4.OptionVendorSpecificInformation), []byte{6, 1, 8})
 				if !direct {
 					t.Errorf("%s: packet %d: EDK2 would ask port 4011 for the boot file:\n%s", name, i+1, long(a.Reply))

@@ -83,7 +83,7 @@ func policy(t testing.TB, networks ...boot.Network) dhcp.Policy {
 		Catalog:    func() *boot.Catalog { return c },
 		Remembered: func(boot.MAC) boot.Inventory { return boot.Inventory{} },
 		Leases:     leases(t),
-		Loaders:    func(string) bool { return true },
+		Loaders:    func(name string) bool { return !strings.Contains(name, "-shim") && name != "pxelinux.0" },
 		HTTPPort:   80,
 	}
 }
@@ -112,6 +112,7 @@ func has(s string) option              { return func(m *dhcpv4.DHCPv4) { m.Clien
 func relay(s string) option            { return func(m *dhcpv4.DHCPv4) { m.GatewayIPAddr = ip(s) } }
 func class(s string) option            { return dhcpv4.WithOption(dhcpv4.OptClassIdentifier(s)) }
 func generic(c uint8, b []byte) option { return dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(c), b) }
+func arch(n uint8) option              { return generic(93, []byte{0, n}) }
 func broadcast(m *dhcpv4.DHCPv4)       { m.SetBroadcast() }
 
 // short tells an answer in a line.

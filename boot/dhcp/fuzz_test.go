@@ -1,8 +1,10 @@
 package dhcp_test
 
 import (
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -17,6 +19,7 @@ func FuzzDecode(f *testing.F) {
 	seed(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := dhcp.Decode(b)
+		asLibrary(t, b, r, err)
 		if err != nil {
 			return
 		}
@@ -43,6 +46,43 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// asLibrary holds what was decoded to what another decoder makes of it.
+func asLibrary(t *testing.T, b []byte, r dhcp.Request, err error) {
+	m, other := dhcpv4.FromBytes(b)
+	if err != nil {
+		if other == nil && m.OpCode == dhcpv4.OpcodeBootRequest && m.HWType == 1 && len(m.ClientHWAddr) == 6 && m.ClientHWAddr[0]&1 == 0 &&
+			m.ClientHWAddr.String() != "00:00:00:00:00:00" && m.MessageType() != dhcpv4.MessageTypeNone {
+			t.Errorf("refused: %v", err)
+		}
+		return
+	}
+	if other != nil {
+		t.Fatalf("decoded, though it is %v", other)
+	}
+	address := func(ip net.IP) netip.Addr {
+		a, _ := netip.AddrFromSlice(ip.To4())
+		if a.IsUnspecified() {
+			return netip.Addr{}
+		}
+		return a
+	}
+	want := []any{m.ClientHWAddr.String(), uint8(m.MessageType()), address(m.RequestedIPAddress()), address(m.ServerIdentifier()),
+		address(m.ClientIPAddr), address(m.GatewayIPAddr), m.IsBroadcast()}
+	got := []any{r.MAC.String(), uint8(r.Type), r.Asked, r.Server, r.Has, r.Relay, r.Broadcast}
+	if !slices.Equal(want, got) {
+		t.Errorf("decoded %v, want %v", got, want)
+	}
+	if class := m.ClassIdentifier(); len(class) <= 64 && !strings.ContainsFunc(class, func(c rune) bool { return c < ' ' || c > '~' }) && r.Class != class {
+		t.Errorf("class %q, want %q", r.Class, class)
+	}
+	if a := m.ClientArch(); len(a) > 0 && r.Arch != boot.Arch(a[0]) && r.ROM != boot.RaspberryPi {
+		t.Errorf("architecture %d, want %d", r.Arch, a[0])
+	}
+	if ipxe := slices.Contains(m.UserClass(), "iPXE") || len(m.Options.Get(dhcpv4.GenericOptionCode(175))) > 0; ipxe && r.Client != boot.IPXE {
+		t.Errorf("iPXE was taken for %s", r.Client)
+	}
+}
+
 // An answer belongs to its request, gives only addresses that its client may
 // have, and fits into one frame.
 func FuzzAnswer(f *testing.F) {
@@ -55,6 +95,7 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
+		withoutAddress(t, r)
 		a := p.Answer(r, eth1, t0)
 		if a.Reply == nil {
 			if a.Why == "" {
@@ -92,6 +133,43 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// withoutAddress asks the boot server, and a proxy: whoever gets an answer
+// there boots from the network and gets no address, and on port 4011 it goes to
+// where the question came from.
+func withoutAddress(t *testing.T, r dhcp.Request) {
+	p := dhcp.Policy{
+		Catalog:    func() *boot.Catalog { return beside },
+		Remembered: func(boot.MAC) boot.Inventory { return boot.Inventory{} },
+		Loaders:    func(string) bool { return true },
+		HTTPPort:   80,
+	}
+	for _, onBootPort := range []bool{false, true} {
+		r.BootPort, r.From = onBootPort, netip.MustParseAddrPort("10.0.0.77:2070")
+		a := p.Answer(r, eth1, t0)
+		if a.Reply == nil {
+			continue
+		}
+		m, err := dhcpv4.FromBytes(a.Reply)
+		if err != nil {
+			t.Fatalf("the answer cannot be decoded: %v", err)
+		}
+		if r.Client != boot.Firmware && r.Client != boot.IPXE {
+			t.Errorf("%s was answered by a proxy", r.Client)
+		}
+		if !m.YourIPAddr.IsUnspecified() || m.Options.Has(dhcpv4.OptionIPAddressLeaseTime) || a.Durable || a.Probe.Addr.IsValid() {
+			t.Errorf("a proxy gives an address: %s", long(a.Reply))
+		}
+		if onBootPort && a.To != r.From {
+			t.Errorf("answered to %s", a.To)
+		}
+	}
+}
+
+// beside is a network whose addresses are somebody else's.
+var beside, _ = boot.NewCatalog(boot.Catalog{Networks: []boot.Network{
+	network("lab", "eth1", "10.0.0.0/16", boot.Proxy), network("far", "eth1", "10.9.0.0/16", boot.Proxy),
+}})
 
 // seed adds requests that are hard to come by; the committed corpus has those
 // of real firmware.

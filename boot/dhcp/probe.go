@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/netip"
@@ -67,6 +68,7 @@ func (s *Server) hold(p *port, r Request, a Answer, link Link, now time.Time) bo
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if w := b.waiting[a.Probe.Addr]; w != nil {
+		r.packet = bytes.Clone(r.packet)
 		w.request, w.answer = r, a // the client has asked again
 		return true
 	}
@@ -79,6 +81,7 @@ func (s *Server) hold(p *port, r Request, a Answer, link Link, now time.Time) bo
 	}
 	select {
 	case b.queue <- a.Probe.Addr:
+		r.packet = bytes.Clone(r.packet) // it outlives its buffer
 		b.waiting[a.Probe.Addr] = &held{r, a, link, now.Add(probeTime)}
 		return true
 	default:

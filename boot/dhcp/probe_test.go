@@ -61,7 +61,12 @@ func startShared(t *testing.T, p dhcp.Policy, s *shared) *running {
 	s.wire = newWire()
 	s.asked, s.shown = make(chan netip.Addr, 100), make(chan netip.Addr, 100)
 	r := &running{wires: map[string]*wire{"eth1": s.wire}}
-	serve(t, r, dhcp.Config{Policy: p, Log: quiet, Link: onlyEth1, Open: func(string) (dhcp.Conn, error) { return s, nil }})
+	serve(t, r, dhcp.Config{Policy: p, Log: quiet, Link: onlyEth1, Open: func(_ string, port uint16) (dhcp.Conn, error) {
+		if port != 67 {
+			return newWire(), nil
+		}
+		return s, nil
+	}})
 	return r
 }
 

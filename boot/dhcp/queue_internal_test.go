@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -17,17 +18,15 @@ func TestQueue(t *testing.T) {
 		next := 0
 		r.Repeat(map[string]func(*rapid.T){
 			"put": func(r *rapid.T) {
-				var packets [][]byte
-				var sizes []int
+				var packets []Packet
 				for range rapid.IntRange(1, 8).Draw(r, "packets") {
 					next++
-					b := make([]byte, maxPacket)
-					packets, sizes = append(packets, b), append(sizes, copy(b, fmt.Sprint("packet ", next)))
+					packets = append(packets, Packet{Data: fmt.Append(nil, "packet ", next), From: from(next)})
 					model = append(model, fmt.Sprint("packet ", next))
 				}
 				want := max(0, len(model)-length)
 				model = model[want:]
-				if got := q.put(packets, sizes); got != want {
+				if got := q.put(packets); got != want {
 					r.Fatalf("dropped %d, want %d", got, want)
 				}
 			},
@@ -35,15 +34,15 @@ func TestQueue(t *testing.T) {
 				if len(model) == 0 {
 					return // it would wait
 				}
-				bufs, sizes := make([][]byte, rapid.IntRange(1, 8).Draw(r, "at most")), make([]int, 8)
-				for i := range bufs {
-					bufs[i] = make([]byte, maxPacket)
-				}
+				packets := buffers()[:rapid.IntRange(1, 8).Draw(r, "at most")]
 				var got []string
-				for i := range q.take(bufs, sizes) {
-					got = append(got, string(bufs[i][:sizes[i]]))
+				for _, p := range packets[:q.take(packets)] {
+					got = append(got, string(p.Data))
+					if string(p.Data) != fmt.Sprint("packet ", p.From.Port()) {
+						r.Fatalf("%q is from %s", p.Data, p.From)
+					}
 				}
-				want := model[:min(len(model), len(bufs))]
+				want := model[:min(len(model), len(packets))]
 				model = model[len(want):]
 				if !slices.Equal(got, want) {
 					r.Fatalf("took %q, want %q", got, want)
@@ -51,17 +50,19 @@ func TestQueue(t *testing.T) {
 			},
 		})
 		q.close()
-		bufs, sizes := [][]byte{make([]byte, maxPacket)}, make([]int, 1)
+		packets := buffers()[:1]
 		for range model {
-			if q.take(bufs, sizes) != 1 {
+			if q.take(packets) != 1 {
 				r.Fatal("closing lost a packet")
 			}
 		}
-		if n := q.take(bufs, sizes); n != 0 {
+		if n := q.take(packets); n != 0 {
 			r.Fatalf("took %d from a queue that is closed and empty", n)
 		}
 	})
 }
+
+func from(n int) netip.AddrPort { return netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(n)) }
 
 func TestSender(t *testing.T) {
 	const ether = "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x08\x06"

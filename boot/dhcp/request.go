@@ -1,26 +1,27 @@
 package dhcp
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/insomniacslk/dhcp/iana"
-
 	"bootd/boot"
 )
 
 // A Request is what a client's packet says, as far as it decides something.
 type Request struct {
-	Type      dhcpv4.MessageType
+	Type      MessageType
 	MAC       boot.MAC
 	Client    boot.Client
-	Class     string // vendor class identifier, option 60
-	HTTP      bool   // the firmware boots by HTTP (class HTTPClient)
+	ROM       boot.ROM      // of firmware
+	Features  boot.Features // of iPXE
+	Class     string        // vendor class identifier, option 60
 	Arch      boot.Arch
 	ArchKnown bool
 	UUID      string     // option 97
@@ -29,10 +30,14 @@ type Request struct {
 	Server    netip.Addr // option 54
 	Has       netip.Addr // ciaddr: the client uses it
 	Relay     netip.Addr // giaddr
-	Link      netip.Addr // subnet that a relay agent names (RFC 3527)
+	Link      netip.Addr // of the client's subnet, as a relay agent or the client names it
 	Broadcast bool
 
-	packet *dhcpv4.DHCPv4
+	// What the packet itself does not tell, set by who received it.
+	From     netip.AddrPort // its sender
+	BootPort bool           // it came to port 4011
+
+	packet packet // shares the memory of what was decoded
 }
 
 // Inventory is what the request tells of the machine.
@@ -40,99 +45,179 @@ func (r Request) Inventory() boot.Inventory {
 	return boot.Inventory{MAC: r.MAC, UUID: r.UUID, Arch: r.Arch, ArchKnown: r.ArchKnown}
 }
 
+// booter is what decides about the boot file.
+func (r Request) booter() boot.Booter {
+	return boot.Booter{Client: r.Client, Arch: r.Arch, ROM: r.ROM, Features: r.Features}
+}
+
+// boots reports whether a program asks that boots the machine.
+func (r Request) boots() bool { return r.Client == boot.Firmware || r.Client == boot.IPXE }
+
 // wants reports whether the client asks for an option (option 55). One that
 // lists nothing may be sent anything.
-func (r Request) wants(code dhcpv4.OptionCode) bool {
-	return len(r.packet.Options.Get(dhcpv4.OptionParameterRequestList)) == 0 || r.packet.IsOptionRequested(code)
+func (r Request) wants(code byte) bool {
+	list := r.packet.get(optWanted)
+	return len(list) == 0 || bytes.IndexByte(list, code) >= 0
 }
 
 // Decode reads a client's packet. It accepts what real clients send, and
 // refuses what cannot be answered: replies, other link layers, addresses that no
-// card has.
+// card has. The Request is valid as long as b is not changed.
 func Decode(b []byte) (Request, error) {
-	p, err := dhcpv4.FromBytes(b)
+	p, err := parse(b)
 	if err != nil {
 		return Request{}, fmt.Errorf("not a DHCP packet: %w", err)
 	}
-	if p.OpCode != dhcpv4.OpcodeBootRequest {
-		return Request{}, fmt.Errorf("a reply, not a request")
+	if p[0] != bootRequest {
+		return Request{}, errors.New("a reply, not a request")
 	}
-	mac, ok := boot.MACFrom(p.ClientHWAddr)
-	if p.HWType != iana.HWTypeEthernet || !ok || mac.IsZero() || mac[0]&1 != 0 {
-		return Request{}, fmt.Errorf("from %s address %q, which is no Ethernet card's", p.HWType, p.ClientHWAddr)
+	mac := boot.MAC(p[atCHAddr : atCHAddr+6])
+	if p[atHType] != ethernet || p[atHLen] != 6 || mac.IsZero() || mac[0]&1 != 0 {
+		return Request{}, fmt.Errorf("from %s, hardware of type %d, which is no Ethernet card's address",
+			net.HardwareAddr(p[atCHAddr:atCHAddr+min(int(p[atHLen]), 16)]), p[atHType])
 	}
-	if p.MessageType() == dhcpv4.MessageTypeNone {
-		return Request{}, fmt.Errorf("BOOTP without a DHCP message type")
+	t := p.get(optType)
+	if len(t) != 1 || t[0] == 0 {
+		return Request{}, errors.New("BOOTP without a DHCP message type")
 	}
 	r := Request{
-		Type:      p.MessageType(),
+		Type:      MessageType(t[0]),
 		MAC:       mac,
-		Class:     printable(p.ClassIdentifier()),
-		UUID:      uuid(p.Options.Get(dhcpv4.OptionClientMachineIdentifier)),
-		Host:      hostName(p.HostName()),
-		Asked:     addr(p.RequestedIPAddress()),
-		Server:    addr(p.ServerIdentifier()),
-		Has:       addr(p.ClientIPAddr),
-		Relay:     addr(p.GatewayIPAddr),
-		Broadcast: p.IsBroadcast(),
+		Class:     printable(p.get(optClass)),
+		UUID:      uuid(p.get(optMachine)),
+		Host:      hostName(p.get(optHost)),
+		Asked:     p.addr(optAsked),
+		Server:    p.addr(optServer),
+		Has:       p.addrAt(atCIAddr),
+		Relay:     p.addrAt(atGIAddr),
+		Broadcast: p[atFlags]&broadcasts != 0,
 		packet:    p,
 	}
-	r.Link = r.Relay
-	if info := p.RelayAgentInfo(); info != nil && r.Relay.IsValid() {
-		if link := info.Get(dhcpv4.LinkSelectionSubOption); len(link) == 4 {
-			r.Link = netip.AddrFrom4([4]byte(link))
-		}
-	}
+	r.Link = link(p, r.Relay)
 	r.Arch, r.ArchKnown = architecture(p, r.Class)
-	r.Client, r.HTTP = client(p, r.Class)
+	r.identify()
 	return r, nil
 }
 
-func addr(ip net.IP) netip.Addr {
-	a, ok := netip.AddrFromSlice(ip)
-	a = a.Unmap()
-	if !ok || !a.Is4() || a.IsUnspecified() {
+// link is where a relay agent says that the client is: in the address that
+// it adds (giaddr), or else in a suboption that it needs when that is for its
+// own use (RFC 3527).
+func link(p packet, relay netip.Addr) netip.Addr {
+	if !relay.IsValid() {
 		return netip.Addr{}
 	}
-	return a
+	if a := p.agent(agentLink); a.IsValid() {
+		return a
+	}
+	return relay
 }
 
-// client tells which program sent the packet. iPXE says that it is a PXE
+// Suboptions of option 82 that are addresses.
+const (
+	agentLink = 5 // RFC 3527: a subnet of the client's
+)
+
+// agent reads an address that a relay agent has added.
+func (p packet) agent(code byte) netip.Addr {
+	info := p.get(optRelayInfo)
+	for len(info) >= 2 {
+		n := 2 + int(info[1])
+		if n > len(info) {
+			break
+		}
+		if info[0] == code {
+			return addr4(info[2:n])
+		}
+		info = info[n:]
+	}
+	return netip.Addr{}
+}
+
+// identify tells which program sent the packet. iPXE says that it is a PXE
 // client too, so it is looked for first: by its user class, which it sends
 // without the length bytes of RFC 3004, or by its encapsulated options.
-func client(p *dhcpv4.DHCPv4, class string) (c boot.Client, http bool) {
-	for _, u := range p.UserClass() {
-		if u == "iPXE" {
-			return boot.IPXE, false
-		}
-	}
+func (r *Request) identify() {
+	own := r.packet.get(optIPXE)
 	switch {
-	case len(p.Options.Get(dhcpv4.GenericOptionCode(optIPXE))) > 0:
-		return boot.IPXE, false
-	case strings.HasPrefix(class, "PXEClient"):
-		return boot.Firmware, false
-	case strings.HasPrefix(class, "HTTPClient"):
-		return boot.Firmware, true
-	case strings.Contains(class, "initramfs"), strings.HasPrefix(class, "dracut"):
-		return boot.Initramfs, false
+	case isIPXE(r.packet.get(optUserClass)) || len(own) > 0:
+		r.Client, r.Features = boot.IPXE, features(own)
+	case strings.HasPrefix(r.Class, "U-Boot"), r.Arch.UBoot():
+		r.Client, r.ROM = boot.Firmware, boot.UBoot
+	case strings.HasPrefix(r.Class, "PXEClient"):
+		r.Client = boot.Firmware
+		if r.Arch == boot.PiROM || r.Arch == boot.BIOS && raspberryPi(r.MAC) {
+			r.Arch, r.ArchKnown, r.ROM = boot.PiROM, true, boot.RaspberryPi
+		}
+	case strings.HasPrefix(r.Class, "HTTPClient"):
+		r.Client, r.ROM = boot.Firmware, boot.HTTPBoot
+	case strings.Contains(r.Class, "initramfs"), strings.HasPrefix(r.Class, "dracut"):
+		r.Client = boot.Initramfs
+	default:
+		r.Client = boot.System
 	}
-	return boot.System, false
+}
+
+// isIPXE looks for iPXE's name in a user class, counted (RFC 3004) or plain.
+func isIPXE(class []byte) bool {
+	if string(class) == "iPXE" {
+		return true
+	}
+	for len(class) > 0 && int(class[0]) < len(class) {
+		n := 1 + int(class[0])
+		if string(class[1:n]) == "iPXE" {
+			return true
+		}
+		class = class[n:]
+	}
+	return false
+}
+
+// features reads which of its features a build of iPXE tells of.
+func features(own []byte) (f boot.Features) {
+	for len(own) >= 2 {
+		n := 2 + int(own[1])
+		if n > len(own) {
+			break
+		}
+		if code := own[0]; code >= 16 && code < 64 && n == 3 && own[2] != 0 {
+			f |= 1 << code
+		}
+		own = own[n:]
+	}
+	return f
+}
+
+// raspberryPi knows the address blocks of Raspberry Pi's makers. The ROM says
+// that it is a BIOS, and nothing else of what it is.
+func raspberryPi(mac boot.MAC) bool {
+	switch [3]byte(mac[:3]) {
+	case [3]byte{0xb8, 0x27, 0xeb}, [3]byte{0xdc, 0xa6, 0x32}, [3]byte{0xe4, 0x5f, 0x01},
+		[3]byte{0x28, 0xcd, 0xc1}, [3]byte{0xd8, 0x3a, 0xdd}:
+		return true
+	}
+	return false
 }
 
 // architecture reads option 93, or else the vendor class
 // PXEClient:Arch:00007:UNDI:003016, where the number is decimal.
-func architecture(p *dhcpv4.DHCPv4, class string) (boot.Arch, bool) {
-	if b := p.Options.Get(dhcpv4.OptionClientSystemArchitectureType); len(b) >= 2 {
-		return boot.Arch(uint16(b[0])<<8 | uint16(b[1])), true
+func architecture(p packet, class string) (boot.Arch, bool) {
+	if b := p.get(optArchitecture); len(b) >= 2 {
+		return boot.Arch(binary.BigEndian.Uint16(b)), true
 	}
-	parts := strings.Split(class, ":")
-	if len(parts) >= 3 && parts[1] == "Arch" {
-		if n, err := strconv.ParseUint(parts[2], 10, 16); err == nil {
-			return boot.Arch(n), true
-		}
+	_, rest, ok := strings.Cut(class, ":Arch:")
+	if !ok {
+		return 0, false
 	}
-	return 0, false
+	number, _, _ := strings.Cut(rest, ":")
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil {
+		return 0, false
+	}
+	return boot.Arch(n), true
 }
+
+// identifierSize is the length of option 97: a type and a GUID.
+const identifierSize = 17
 
 // uuid reads option 97: a type byte, 0, and a GUID whose first three parts are
 // little endian (RFC 4578 section 2.3), as SMBIOS has it. Some firmware sends
@@ -141,7 +226,7 @@ func uuid(b []byte) string {
 	if len(b) != identifierSize || b[0] != 0 {
 		return ""
 	}
-	u := append([]byte(nil), b[1:]...)
+	u := [16]byte(b[1:])
 	same := true
 	for _, x := range u {
 		same = same && x == u[0]
@@ -152,13 +237,20 @@ func uuid(b []byte) string {
 	u[0], u[1], u[2], u[3] = u[3], u[2], u[1], u[0]
 	u[4], u[5] = u[5], u[4]
 	u[6], u[7] = u[7], u[6]
-	h := hex.EncodeToString(u)
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+	text := make([]byte, 0, 36)
+	for i, n := range []int{4, 2, 2, 2, 6} {
+		if i > 0 {
+			text = append(text, '-')
+		}
+		from := (len(text) - i) / 2
+		text = hex.AppendEncode(text, u[from:from+n])
+	}
+	return string(text)
 }
 
 // hostName keeps what can be a host name of what a client says.
-func hostName(s string) string {
-	s = strings.ToLower(strings.TrimRight(s, "\x00"))
+func hostName(b []byte) string {
+	s := strings.ToLower(string(bytes.TrimRight(b, "\x00")))
 	if !boot.ValidName(s) {
 		return ""
 	}
@@ -166,10 +258,8 @@ func hostName(s string) string {
 }
 
 // printable bounds and cleans text that goes into logs.
-func printable(s string) string {
-	if len(s) > 64 {
-		s = s[:64]
-	}
+func printable(b []byte) string {
+	s := string(b[:min(len(b), 64)])
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'

@@ -29,19 +29,25 @@ type Server struct {
 	policy Policy
 	record func(boot.Event)
 	log    *slog.Logger
-	open   func(iface string) (Conn, error)
+	open   func(iface string, port uint16) (Conn, error)
 	link   func(iface string) (Link, error)
 	reload chan struct{}
 
 	mu    sync.Mutex
-	ports map[string]*port
+	ports map[place]*port
 
 	dropped atomic.Uint64
 }
 
-// A port is one interface that is served.
+// A place is where a port is.
+type place struct {
+	iface  string
+	number uint16
+}
+
+// A port is one of the UDP ports that are served on an interface.
 type port struct {
-	iface string
+	place
 	index int // of the interface that conn is bound to
 	conn  Conn
 	done  chan struct{} // closed when its goroutines have ended; nil: not started
@@ -61,17 +67,17 @@ type Config struct {
 	Log    *slog.Logger
 
 	// Open and Link may be set by tests; nil means real interfaces.
-	Open func(iface string) (Conn, error)
+	Open func(iface string, port uint16) (Conn, error)
 	Link func(iface string) (Link, error)
 }
 
-// Listen binds the interfaces of all authoritative networks. What cannot be
+// Listen binds the interfaces of all networks that are not off. What cannot be
 // bound is an error; so are interfaces that are not there or have no address,
 // but only when all are like that. One of several may be plugged in later, and
 // Run looks for it.
 func Listen(c Config) (*Server, error) {
 	s := &Server{policy: c.Policy, record: c.Record, log: c.Log, open: c.Open, link: c.Link,
-		reload: make(chan struct{}, 1), ports: map[string]*port{}}
+		reload: make(chan struct{}, 1), ports: map[place]*port{}}
 	if s.open == nil {
 		s.open = s.openReal
 	}
@@ -107,12 +113,12 @@ func (s *Server) Reload() {
 	}
 }
 
-// wanted are the interfaces with an authoritative network.
+// wanted are the interfaces with a network that is not off.
 func (s *Server) wanted() map[string][]*boot.Network {
 	out := map[string][]*boot.Network{}
 	c := s.policy.Catalog()
 	for i := range c.Networks {
-		if n := &c.Networks[i]; n.Mode == boot.Authoritative {
+		if n := &c.Networks[i]; n.Mode == boot.Authoritative || n.Mode == boot.Proxy {
 			out[n.Interface] = append(out[n.Interface], n)
 		}
 	}
@@ -127,40 +133,46 @@ func (s *Server) reconcile() (absent, failed error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wanted := s.wanted()
-	for name, p := range s.ports {
-		if wanted[name] == nil {
-			s.log.Info("no longer answering", "interface", name)
+	for at, p := range s.ports {
+		if wanted[at.iface] == nil {
+			s.log.Info("no longer answering", "interface", at.iface, "port", at.number)
 			s.closeLocked(p)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
-		networks := wanted[name]
-		link, err := s.usable(name, networks)
+		link, err := s.usable(name, wanted[name])
 		if err != nil {
 			absent = errors.Join(absent, err)
 			continue
 		}
-		if p := s.ports[name]; p != nil {
-			if p.index == link.Index {
-				continue
-			}
-			// A socket stays bound to the interface that is gone, and hears
-			// nothing any more, though there is a new one of the same name.
-			s.closeLocked(p)
+		for _, number := range []uint16{serverPort, bootPort} {
+			failed = errors.Join(failed, s.openLocked(place{name, number}, link.Index))
 		}
-		conn, err := s.open(name)
-		if err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		p := &port{iface: name, index: link.Index, conn: conn}
-		if prober, ok := conn.(Prober); ok {
-			p.probing = newProbing(prober)
-		}
-		s.ports[name] = p
-		s.log.Info("answering", "interface", name)
 	}
 	return absent, failed
+}
+
+// openLocked opens a port, if it is not open.
+func (s *Server) openLocked(at place, index int) error {
+	if p := s.ports[at]; p != nil {
+		if p.index == index {
+			return nil
+		}
+		// A socket stays bound to the interface that is gone, and hears
+		// nothing any more, though there is a new one of the same name.
+		s.closeLocked(p)
+	}
+	conn, err := s.open(at.iface, at.number)
+	if err != nil {
+		return err
+	}
+	p := &port{place: at, index: index, conn: conn}
+	if prober, ok := conn.(Prober); ok {
+		p.probing = newProbing(prober)
+	}
+	s.ports[at] = p
+	s.log.Info("answering", "interface", at.iface, "port", at.number)
+	return nil
 }
 
 // usable describes an interface, or says why it cannot serve its networks.
@@ -181,7 +193,7 @@ func (s *Server) usable(name string, networks []*boot.Network) (Link, error) {
 }
 
 func (s *Server) closeLocked(p *port) {
-	delete(s.ports, p.iface)
+	delete(s.ports, p.place)
 	_ = p.conn.Close() // nothing is lost by it
 	if p.done != nil {
 		<-p.done
@@ -243,11 +255,15 @@ func (s *Server) start(fail context.CancelCauseFunc) {
 	}
 }
 
-// openReal opens a real interface, with probes if that can be.
-func (s *Server) openReal(iface string) (Conn, error) {
-	c, err := open(iface)
+// openReal opens a port on a real interface; that where addresses are given
+// away with probes, if that can be.
+func (s *Server) openReal(iface string, port uint16) (Conn, error) {
+	c, err := open(iface, port)
 	if err != nil {
 		return nil, err
+	}
+	if port != serverPort {
+		return c, nil
 	}
 	arp, err := openARP(iface)
 	if err != nil {
@@ -276,9 +292,9 @@ func (s *Server) serve(p *port) error {
 		prober.Go(func() { s.listen(p, acks) })
 		holder.Go(func() { s.proceed(p, closing) })
 	}
-	bufs, sizes := buffers()
-	for n := requests.take(bufs, sizes); n > 0; n = requests.take(bufs, sizes) {
-		s.decide(p, bufs[:n], sizes, acks)
+	packets := buffers()
+	for n := requests.take(packets); n > 0; n = requests.take(packets) {
+		s.decide(p, packets[:n], acks)
 	}
 	reader.Wait()
 	prober.Wait()
@@ -291,19 +307,19 @@ func (s *Server) serve(p *port) error {
 	return failed
 }
 
-func buffers() (bufs [][]byte, sizes []int) {
-	bufs, sizes = make([][]byte, batch), make([]int, batch)
-	for i := range bufs {
-		bufs[i] = make([]byte, maxPacket)
+func buffers() []Packet {
+	packets := make([]Packet, batch)
+	for i := range packets {
+		packets[i].Data = make([]byte, maxPacket)
 	}
-	return bufs, sizes
+	return packets
 }
 
 // read moves packets from the Conn to the queue until the Conn is closed.
 func (s *Server) read(p *port, requests *queue) {
-	bufs, sizes := buffers()
+	packets := buffers()
 	for {
-		n, err := p.conn.Receive(bufs, sizes)
+		n, err := p.conn.Receive(packets)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -313,14 +329,14 @@ func (s *Server) read(p *port, requests *queue) {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
-		if dropped := requests.put(bufs[:n], sizes); dropped > 0 {
+		if dropped := requests.put(packets[:n]); dropped > 0 {
 			s.dropped.Add(uint64(dropped))
 		}
 	}
 }
 
 // decide answers what needs no disk at once and hands on the rest.
-func (s *Server) decide(p *port, packets [][]byte, sizes []int, acks chan<- Answer) {
+func (s *Server) decide(p *port, packets []Packet, acks chan<- Answer) {
 	now := time.Now()
 	if now.Sub(p.asked) > time.Second {
 		link, err := s.link(p.iface)
@@ -331,12 +347,13 @@ func (s *Server) decide(p *port, packets [][]byte, sizes []int, acks chan<- Answ
 		p.link, p.asked = link, now
 	}
 	var ready []Answer
-	for i, b := range packets {
-		r, err := Decode(b[:sizes[i]])
+	for _, in := range packets {
+		r, err := Decode(in.Data)
 		if err != nil {
 			s.log.Debug("left alone", "interface", p.iface, "err", err)
 			continue
 		}
+		r.From, r.BootPort = in.From, p.number == bootPort
 		a := s.policy.Answer(r, p.link, now)
 		s.tell(p, r, a)
 		switch {
@@ -411,6 +428,6 @@ func (s *Server) tell(p *port, r Request, a Answer) {
 	if !s.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
-	s.log.Debug("request", "interface", p.iface, "mac", r.MAC, "type", r.Type.String(), "client", r.Client,
+	s.log.Debug("request", "interface", p.iface, "port", p.number, "mac", r.MAC, "type", r.Type.String(), "client", r.Client,
 		"class", r.Class, "asked", r.Asked, "relay", r.Relay, "to", a.To, "unanswered", a.Why)
 }

@@ -3,6 +3,7 @@ package dhcp_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -29,22 +30,26 @@ type wire struct {
 	closed chan struct{}
 	once   sync.Once
 	before func([]dhcp.Answer) // called with what is about to be sent
+	from   netip.AddrPort      // who sends what comes in
 }
 
 func newWire() *wire {
 	return &wire{in: make(chan []byte, 4096), out: make(chan dhcp.Answer, 4096), closed: make(chan struct{})}
 }
 
-func (w *wire) Receive(bufs [][]byte, sizes []int) (int, error) {
+func (w *wire) Receive(packets []dhcp.Packet) (int, error) {
 	n := 0
-	take := func(b []byte) { sizes[n] = copy(bufs[n], b); n++ }
+	take := func(b []byte) {
+		packets[n] = dhcp.Packet{Data: append(packets[n].Data[:0], b...), From: w.from}
+		n++
+	}
 	select {
 	case <-w.closed:
 		return 0, net.ErrClosed
 	case b := <-w.in:
 		take(b)
 	}
-	for n < len(bufs) {
+	for n < len(packets) {
 		select {
 		case b := <-w.in:
 			take(b)
@@ -88,7 +93,7 @@ type running struct {
 	*dhcp.Server
 	stop   func() error // ends Run and returns its error
 	mu     sync.Mutex
-	wires  map[string]*wire // the last that was opened on each interface
+	wires  map[string]*wire // the last that was opened on each interface, and eth1:4011
 	events []boot.Event
 }
 
@@ -113,8 +118,11 @@ func (r *running) happened() []boot.Stage {
 func start(t testing.TB, p dhcp.Policy, link func(string) (dhcp.Link, error), prepare func(*wire)) *running {
 	t.Helper()
 	r := &running{wires: map[string]*wire{}}
-	serve(t, r, dhcp.Config{Policy: p, Log: quiet, Link: link, Open: func(iface string) (dhcp.Conn, error) {
+	serve(t, r, dhcp.Config{Policy: p, Log: quiet, Link: link, Open: func(iface string, port uint16) (dhcp.Conn, error) {
 		w := newWire()
+		if port != 67 {
+			iface += fmt.Sprint(":", port)
+		}
 		if prepare != nil {
 			prepare(w)
 		}
@@ -179,7 +187,7 @@ func TestServer(t *testing.T) {
 		if err := r.stop(); err != nil {
 			t.Error(err)
 		}
-		if _, err := w.Receive(nil, nil); !errors.Is(err, net.ErrClosed) {
+		if _, err := w.Receive(nil); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("the wire is still open: %v", err)
 		}
 	})
@@ -411,7 +419,7 @@ func TestListenRefuses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			opened := []*wire{}
 			_, err := dhcp.Listen(dhcp.Config{Policy: policy(t, c.networks...), Log: quiet, Link: c.link, Record: func(boot.Event) {},
-				Open: func(string) (dhcp.Conn, error) { w := newWire(); opened = append(opened, w); return w, nil }})
+				Open: func(string, uint16) (dhcp.Conn, error) { w := newWire(); opened = append(opened, w); return w, nil }})
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}

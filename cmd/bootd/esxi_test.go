@@ -128,7 +128,7 @@ func startWired(t *testing.T, dir string) *wired {
 	}
 	c := newCable()
 	w := wire{
-		open: func(string) (dhcp.Conn, error) { return c, nil },
+		open: c.open,
 		link: func(iface string) (dhcp.Link, error) {
 			return dhcp.Link{Interface: iface, Addrs: []netip.Prefix{netip.MustParsePrefix("127.0.1.1/24")}}, nil
 		},

@@ -70,7 +70,7 @@ type service interface {
 // A wire is how DHCP packets come and go, the only thing about the server that
 // takes privileges. The zero value means real interfaces.
 type wire struct {
-	open func(iface string) (dhcp.Conn, error)
+	open func(iface string, port uint16) (dhcp.Conn, error)
 	link func(iface string) (dhcp.Link, error)
 }
 

@@ -40,10 +40,10 @@ func newCable() *cable {
 	return &cable{in: make(chan []byte), out: make(chan []byte, 16), closed: make(chan struct{})}
 }
 
-func (c *cable) Receive(bufs [][]byte, sizes []int) (int, error) {
+func (c *cable) Receive(packets []dhcp.Packet) (int, error) {
 	select {
 	case p := <-c.in:
-		sizes[0] = copy(bufs[0], p)
+		packets[0].Data = append(packets[0].Data[:0], p...)
 		return 1, nil
 	case <-c.closed:
 		return 0, net.ErrClosed
@@ -60,6 +60,14 @@ func (c *cable) Send(answers []dhcp.Answer) error {
 func (c *cable) Close() error {
 	close(c.closed)
 	return nil
+}
+
+// open is a wire's way to the cable, which leads to port 67.
+func (c *cable) open(_ string, port uint16) (dhcp.Conn, error) {
+	if port != 67 {
+		return newCable(), nil
+	}
+	return c, nil
 }
 
 // exchange sends a packet and waits for its answer.
@@ -268,7 +276,7 @@ log: {level: warn}
 	}
 	c := newCable()
 	w := wire{
-		open: func(string) (dhcp.Conn, error) { return c, nil },
+		open: c.open,
 		link: func(iface string) (dhcp.Link, error) {
 			return dhcp.Link{Interface: iface, Addrs: []netip.Prefix{netip.MustParsePrefix("127.0.1.1/24")}}, nil
 		},
