@@ -27,7 +27,7 @@ func (l *loader) network(d *document, n ast.Node) {
 	ok := d.mapping(n, "network", fields{
 		"name":      d.into(&net.Name),
 		"interface": d.into(&net.Interface, d.checkInterface),
-		"mode":      d.one(&mode, string(boot.Authoritative), string(boot.Off)),
+		"mode":      d.one(&mode, string(boot.Authoritative), string(boot.Proxy), string(boot.Off)),
 		"subnet": func(key string, v ast.Node) {
 			if p, ok := d.prefix(v, key); ok {
 				net.Subnet, subnet = p, v
@@ -70,7 +70,9 @@ func (l *loader) network(d *document, n ast.Node) {
 			d.wrong(a.at, fmt.Sprintf("%s %s is outside the subnet %s", a.what, a.addr, net.Subnet), "")
 		}
 	}
-	if ranges != nil {
+	if ranges != nil && net.Mode == boot.Proxy {
+		d.wrong(ranges, "this network has a range, but another server gives its addresses (mode: proxy)", "leave out range, or mode: proxy")
+	} else if ranges != nil {
 		d.list(ranges, func(v ast.Node) {
 			if r, ok := d.addrRange(v, net); ok {
 				net.Ranges = append(net.Ranges, r)
