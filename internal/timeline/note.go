@@ -135,9 +135,9 @@ func (r *Recorder) machineLocked(e boot.Event) *machine {
 
 // beginLocked begins a new boot.
 func (r *Recorder) beginLocked(m *machine, e boot.Event) *kept {
-	if a, ok := r.pending[e.MAC]; ok {
+	if p, ok := r.pending[e.MAC]; ok {
 		delete(r.pending, e.MAC)
-		r.nameLocked(e.MAC, m, a)
+		r.nameLocked(e.MAC, m, p.assigned)
 	}
 	var id [8]byte
 	rand.Read(id[:]) // never fails (documented)

@@ -85,6 +85,12 @@ type assigned struct {
 	expect        boot.Stage
 }
 
+// A pending value is what a machine was given that has not begun to boot.
+type pending struct {
+	assigned
+	since uint64 // counts assignments
+}
+
 func (m *machine) current() *kept {
 	if len(m.boots) == 0 {
 		return nil
@@ -104,16 +110,17 @@ type Recorder struct {
 	store *store.Store
 	log   *slog.Logger
 
-	mu        sync.Mutex // guards all below
-	machines  map[boot.MAC]*machine
-	byAddr    map[netip.Addr]boot.MAC
-	strangers int
-	dirty     map[boot.MAC]bool // machines to be written, and whether at once
-	dirtyBoot map[bootKey]bool  // boots, likewise; those that are gone are to be removed
-	pending   map[boot.MAC]assigned
-	events    []Numbered
-	seq       uint64
-	readers   map[chan Numbered]bool
+	mu          sync.Mutex // guards all below
+	machines    map[boot.MAC]*machine
+	byAddr      map[netip.Addr]boot.MAC
+	strangers   int
+	dirty       map[boot.MAC]bool // machines to be written, and whether at once
+	dirtyBoot   map[bootKey]bool  // boots, likewise; those that are gone are to be removed
+	pending     map[boot.MAC]pending
+	assignments uint64 // that have been pending
+	events      []Numbered
+	seq         uint64
+	readers     map[chan Numbered]bool
 
 	wake    chan struct{} // holds one when there is something to be written
 	writing chan struct{} // holds one while somebody writes
@@ -122,7 +129,7 @@ type Recorder struct {
 // New returns a recorder with what the store remembers.
 func New(ctx context.Context, st *store.Store, log *slog.Logger) (*Recorder, error) {
 	r := &Recorder{store: st, log: log, machines: map[boot.MAC]*machine{}, byAddr: map[netip.Addr]boot.MAC{},
-		dirty: map[boot.MAC]bool{}, dirtyBoot: map[bootKey]bool{}, pending: map[boot.MAC]assigned{}, readers: map[chan Numbered]bool{},
+		dirty: map[boot.MAC]bool{}, dirtyBoot: map[bootKey]bool{}, pending: map[boot.MAC]pending{}, readers: map[chan Numbered]bool{},
 		seq: uint64(time.Now().UnixMicro()), wake: make(chan struct{}, 1), writing: make(chan struct{}, 1)}
 	if err := r.loadMachines(ctx); err != nil {
 		return nil, err
@@ -236,13 +243,7 @@ func (r *Recorder) Assigned(mac boot.MAC, name, profile string, expect boot.Stag
 	a := assigned{name, profile, expect}
 	m := r.machines[mac]
 	if m == nil || m.current() == nil {
-		if _, again := r.pending[mac]; !again && len(r.pending) >= keepPending {
-			for other := range r.pending { // any of them
-				delete(r.pending, other)
-				break
-			}
-		}
-		r.pending[mac] = a
+		r.expectLocked(mac, a)
 		return
 	}
 	changed := r.nameLocked(mac, m, a)
@@ -255,6 +256,23 @@ func (r *Recorder) Assigned(mac boot.MAC, name, profile string, expect boot.Stag
 	if changed {
 		r.poke()
 	}
+}
+
+// expectLocked keeps what a machine was given until it begins to boot. Beyond
+// keepPending the one that has waited longest gives way.
+func (r *Recorder) expectLocked(mac boot.MAC, a assigned) {
+	if _, again := r.pending[mac]; !again && len(r.pending) >= keepPending {
+		var oldest boot.MAC
+		first := ^uint64(0)
+		for other, w := range r.pending {
+			if w.since < first {
+				oldest, first = other, w.since
+			}
+		}
+		delete(r.pending, oldest)
+	}
+	r.assignments++
+	r.pending[mac] = pending{a, r.assignments}
 }
 
 // nameLocked notes what a machine was given last, and reports whether that is
