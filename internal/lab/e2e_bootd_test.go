@@ -139,7 +139,7 @@ func TestRack(t *testing.T) {
 
 	on := time.Now()
 	boots := all(t, l, names, lab.On, nil)
-	becomes(t, l, 3*time.Minute, whole())
+	becomes(t, l, patience, whole())
 	t.Logf("the rack is whole %.1f s after power-on", time.Since(on).Seconds())
 	table(t, names, boots)
 
@@ -149,7 +149,7 @@ func TestRack(t *testing.T) {
 	press(t, l, "node2")
 	rest := whole()
 	delete(rest, "node2")
-	becomes(t, l, time.Minute, rest)
+	becomes(t, l, patience, rest)
 
 	var once sync.Once
 	all(t, l, names, lab.Cycle, func(m lab.Marker) {
@@ -162,7 +162,7 @@ func TestRack(t *testing.T) {
 			})
 		}
 	})
-	becomes(t, l, 3*time.Minute, whole())
+	becomes(t, l, patience, whole())
 }
 
 // all presses the same button at all machines and follows them until they have

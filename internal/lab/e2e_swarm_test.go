@@ -54,8 +54,8 @@ func TestClassic(t *testing.T) {
 	l := open(t, "classic", "", o)
 	names := []string{"frontend01", "frontend02", "worker01", "store"}
 	all(t, l, names, lab.On, nil)
-	swarmBecomes(t, l, 3*time.Minute, classic())
-	wait(t, time.Minute, "mynet is there", func() bool {
+	swarmBecomes(t, l, patience, classic())
+	wait(t, patience, "mynet is there", func() bool {
 		out, err := exec.Command("docker", "-H", l.Engine(), "network", "inspect", "mynet", "--format",
 			"{{.Driver}} {{.Attachable}} {{range .IPAM.Config}}{{.Subnet}}{{end}}").Output()
 		return err == nil && strings.TrimSpace(string(out)) == "overlay true 10.20.0.0/24"
@@ -103,7 +103,7 @@ func plannedShutdown(t *testing.T, l lab.Lab, names []string) {
 		}
 		return n
 	}
-	wait(t, 2*time.Minute, "the service runs on both frontends", func() bool { return on("frontend01") == 1 && on("frontend02") == 1 })
+	wait(t, patience, "the service runs on both frontends", func() bool { return on("frontend01") == 1 && on("frontend02") == 1 })
 	const page = "http://10.77.0.23:8080/" // of worker01, which runs none of it
 	get := func() error {
 		out, err := exec.Command("ip", "netns", "exec", l.Netns(), "curl", "--silent", "--show-error", "--fail", "--max-time", "10", page).CombinedOutput()
@@ -112,7 +112,7 @@ func plannedShutdown(t *testing.T, l lab.Lab, names []string) {
 		}
 		return nil
 	}
-	wait(t, time.Minute, "worker01 passes requests on", func() bool { return get() == nil })
+	wait(t, patience, "worker01 passes requests on", func() bool { return get() == nil })
 
 	ctx, stop := context.WithCancel(t.Context())
 	var asked, failed, down int
@@ -138,8 +138,8 @@ func plannedShutdown(t *testing.T, l lab.Lab, names []string) {
 	})
 	time.Sleep(2 * time.Second)
 	press(t, l, "frontend02")
-	swarmBecomes(t, l, time.Minute, without(classic(), "frontend02"))
-	wait(t, time.Minute, "both tasks run on frontend01", func() bool { return on("frontend01") == 2 })
+	swarmBecomes(t, l, patience, without(classic(), "frontend02"))
+	wait(t, patience, "both tasks run on frontend01", func() bool { return on("frontend01") == 2 })
 	time.Sleep(2 * time.Second)
 	stop()
 	watchers.Wait()
@@ -152,7 +152,7 @@ func plannedShutdown(t *testing.T, l lab.Lab, names []string) {
 	}
 	docker(t, l, "service", "rm", "web")
 	all(t, l, []string{"frontend02"}, lab.On, nil)
-	swarmBecomes(t, l, 2*time.Minute, classic())
+	swarmBecomes(t, l, patience, classic())
 }
 
 // powerCut pulls a plug. The node is Down, and gone after the grace, which is
@@ -163,12 +163,12 @@ func powerCut(t *testing.T, l lab.Lab) {
 	if _, err := l.Power(t.Context(), "worker01", lab.Off); err != nil {
 		t.Fatal(err)
 	}
-	swarmBecomes(t, l, 90*time.Second, without(classic(), "worker01"))
+	swarmBecomes(t, l, patience, without(classic(), "worker01"))
 	if out := operator(t, l, "events", "--machine", "worker01"); !strings.Contains(out, "has been down for more than 10s") {
 		t.Errorf("no event says why the node was removed:\n%s", out)
 	}
 	all(t, l, []string{"worker01"}, lab.On, nil)
-	swarmBecomes(t, l, 2*time.Minute, classic())
+	swarmBecomes(t, l, patience, classic())
 }
 
 // operatorDrains takes a node out of service, over a reboot, and back.
@@ -178,14 +178,14 @@ func operatorDrains(t *testing.T, l lab.Lab) {
 	s := drained["store"]
 	s.Availability = "drain"
 	drained["store"] = s
-	swarmBecomes(t, l, time.Minute, drained)
+	swarmBecomes(t, l, patience, drained)
 	all(t, l, []string{"store"}, lab.Cycle, nil)
-	swarmBecomes(t, l, 2*time.Minute, drained)
+	swarmBecomes(t, l, patience, drained)
 	if out := operator(t, l, "swarm", "nodes"); !strings.Contains(out, "a new disk") {
 		t.Errorf("the nodes do not show why store is drained:\n%s", out)
 	}
 	operator(t, l, "swarm", "activate", "store")
-	swarmBecomes(t, l, time.Minute, classic())
+	swarmBecomes(t, l, patience, classic())
 }
 
 // tenBoots cycles a machine's power. Its many nodes leave one entry.
@@ -193,7 +193,7 @@ func tenBoots(t *testing.T, l lab.Lab) {
 	for range 10 {
 		all(t, l, []string{"worker01"}, lab.Cycle, nil)
 	}
-	swarmBecomes(t, l, 2*time.Minute, classic())
+	swarmBecomes(t, l, patience, classic())
 }
 
 // rotationAndRestart makes the tokens that the machines have got invalid
@@ -220,7 +220,7 @@ func rotationAndRestart(t *testing.T, l lab.Lab, names []string) {
 		})
 	})
 	trouble.Wait()
-	swarmBecomes(t, l, 3*time.Minute, classic())
+	swarmBecomes(t, l, patience, classic())
 }
 
 // edit replaces a text in a file of the lab's configuration, while bootd runs.

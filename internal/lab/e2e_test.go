@@ -22,6 +22,10 @@ import (
 	"bootd/internal/lab"
 )
 
+// patience is how long a test waits for one thing. Only a failure takes that
+// long: how fast a host emulates its machines must not decide.
+const patience = 5 * time.Minute
+
 // image builds the live image, or finds it built.
 func image(t *testing.T) lab.Image {
 	t.Helper()
@@ -104,7 +108,7 @@ func watch(t *testing.T, l lab.Lab, machine, until string) []lab.Marker {
 
 // follow returns a machine's markers up to the named one. Each is told of it.
 func follow(t *testing.T, l lab.Lab, machine, until string, each func(lab.Marker)) ([]lab.Marker, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var markers []lab.Marker
 	err := l.Watch(ctx, machine, func(m lab.Marker) bool {
@@ -130,7 +134,7 @@ func boot(t *testing.T, l lab.Lab, machine string) []lab.Marker {
 	t.Helper()
 	markers := watch(t, l, machine, "joined")
 	joined := time.Now()
-	wait(t, time.Minute, machine+" is ready", func() bool {
+	wait(t, patience, machine+" is ready", func() bool {
 		return strings.Contains(docker(t, l, "node", "ls", "--format", "{{.Hostname}} {{.Status}}"), machine+" Ready")
 	})
 	since := markers[len(markers)-1].Since + time.Since(joined)
@@ -390,7 +394,7 @@ func TestBaseline(t *testing.T) {
 	table(t, []string{"bios", "uefi"}, boots)
 	for _, name := range []string{"bios", "uefi"} {
 		state := func() string { return docker(t, l, "node", "inspect", name, "--format", "{{.Status.State}}") }
-		wait(t, time.Minute, "node "+name+" is down", func() bool { return state() == "down" })
+		wait(t, patience, "node "+name+" is down", func() bool { return state() == "down" })
 	}
 	markers := watch(t, l, "http", "script")
 	if last := markers[len(markers)-1]; last.Name != "script" {
@@ -420,7 +424,7 @@ func press(t *testing.T, l lab.Lab, machine string) {
 		t.Fatal(err)
 	}
 	// A node waits at most a minute and a quarter for its tasks to move.
-	wait(t, 3*time.Minute, machine+" is off", func() bool { return !status(t, l, machine).On })
+	wait(t, patience, machine+" is off", func() bool { return !status(t, l, machine).On })
 	t.Logf("%s shut itself down in %.1f s", machine, time.Since(from).Seconds())
 }
 
