@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,7 +47,7 @@ func operator(t *testing.T, l lab.Lab, args ...string) string {
 // happens to a swarm: a service that is asked all the time while one of its
 // nodes is shut down, a power cut, a node that an operator drains, a machine
 // that is switched off and on ten times, the manager's engine restarted and the
-// tokens rotated while the rack boots.
+// tokens rotated while the rack boots, and diskless managers that are lost.
 func TestClassic(t *testing.T) {
 	image(t)
 	o := demo(t)
@@ -70,6 +71,7 @@ func TestClassic(t *testing.T) {
 		{"operator drains", func(t *testing.T) { operatorDrains(t, l) }},
 		{"ten boots", func(t *testing.T) { tenBoots(t, l) }},
 		{"rotation and restart while booting", func(t *testing.T) { rotationAndRestart(t, l, names) }},
+		{"managers are lost", func(t *testing.T) { managersAreLost(t, l) }},
 	} {
 		if !t.Run(part.name, part.run) {
 			t.FailNow() // the next one begins with the whole rack
@@ -221,6 +223,54 @@ func rotationAndRestart(t *testing.T, l lab.Lab, names []string) {
 	})
 	trouble.Wait()
 	swarmBecomes(t, l, patience, classic())
+}
+
+// managersAreLost makes managers of two machines while they run, cuts the power
+// of one and presses the button of the other. Workers take their places, until
+// they are back.
+func managersAreLost(t *testing.T, l lab.Lab) {
+	manage := func(names ...string) {
+		t.Helper()
+		slices.Sort(names)
+		var got []string
+		wait(t, patience, "the managers are "+strings.Join(names, ", "), func() bool {
+			out, err := exec.Command("docker", "-H", l.Engine(), "node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.ManagerStatus}}").Output()
+			if err != nil {
+				return false // there is no leader for a moment
+			}
+			got = nil
+			for _, line := range lines(string(out)) {
+				if f := strings.Fields(line); len(f) == 3 && f[1] == "Ready" && f[2] != "Unreachable" {
+					got = append(got, f[0])
+				}
+			}
+			slices.Sort(got)
+			return slices.Equal(names, got)
+		})
+	}
+	seen := func(node string) bool {
+		out, err := exec.Command("docker", "-H", l.Engine(), "node", "ls", "--format", "{{.Hostname}}").Output()
+		return err != nil || slices.Contains(lines(string(out)), node)
+	}
+	edit(t, l, "bootd.yaml", "availability: drain", "managers: 3\n  grace: 10s\n  availability: drain")
+	manage("manager", "frontend01", "frontend02")
+	for _, file := range []string{"profiles/store.yaml", "profiles/worker.yaml"} {
+		edit(t, l, file, "role: worker,", "role: manager,")
+	}
+	manage("manager", "store", "worker01")
+
+	if _, err := l.Power(t.Context(), "store", lab.Off); err != nil {
+		t.Fatal(err)
+	}
+	manage("manager", "worker01", "frontend01")
+	wait(t, patience, "store is gone", func() bool { return !seen("store") })
+	press(t, l, "worker01")
+	manage("manager", "frontend01", "frontend02")
+	wait(t, patience, "worker01 is gone", func() bool { return !seen("worker01") })
+
+	all(t, l, []string{"store", "worker01"}, lab.On, nil)
+	manage("manager", "store", "worker01")
+	t.Logf("what bootd did:\n%s", operator(t, l, "events"))
 }
 
 // edit replaces a text in a file of the lab's configuration, while bootd runs.
