@@ -127,7 +127,7 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		return err
 	}
 
-	herd, err := newSwarms(live, record, overrides, log.With("part", "swarm"))
+	herd, err := newSwarms(live, record, overrides, db, log.With("part", "swarm"))
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"bootd/internal/api"
 	"bootd/internal/metrics"
 	"bootd/internal/store"
+	"bootd/internal/swarm"
 	"bootd/internal/timeline"
 )
 
@@ -77,7 +78,7 @@ func swarmMetrics(k *keptSwarm) metrics.Swarm {
 	defer cancel()
 	nodes, err := k.Nodes(ctx)
 	done := k.Counters()
-	out := metrics.Swarm{Name: k.made.Name, Ready: err == nil, Counters: metrics.Counters(done)}
+	out := metrics.Swarm{Name: k.made.Name, Ready: err == nil, Lost: k.Status().Phase == swarm.Lost, Counters: metrics.Counters(done)}
 	for _, n := range nodes {
 		out.Tasks += n.Tasks
 		like := metrics.Nodes{State: string(n.State), Role: string(n.Role), Availability: string(n.Availability), Booted: !n.MAC.IsZero()}

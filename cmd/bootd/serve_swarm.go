@@ -44,6 +44,7 @@ func (s *swarms) newSwarm(cfg *config.Config, d config.Swarm) (*swarm.Swarm, err
 			now := s.declared(d.Name)
 			return overlays(now.Networks), now.Name != ""
 		},
+		Memory: swarmMemory{s.store, d.Name},
 		Record: s.record.Record,
 		Log:    s.log,
 	})

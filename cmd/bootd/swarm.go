@@ -25,6 +25,7 @@ func (a *app) swarmCommand() *cobra.Command {
 		a.activateCommand(&name),
 		a.removeNodeCommand(&name),
 		a.pruneCommand(&name),
+		a.replaceCommand(&name),
 		group(&cobra.Command{Use: "token", Short: "the secrets that nodes join with"}, a.rotateCommand(&name)),
 	)
 }
@@ -246,6 +247,30 @@ machines that are just booting get the new ones by themselves.`,
 				return err
 			}
 			_, err := fmt.Fprintln(a.out, "the tokens have been rotated")
+			return err
+		},
+	}
+}
+
+func (a *app) replaceCommand(swarm *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "replace", Short: "give up a swarm that is lost, for a new one",
+		Long: `Replace is for a swarm whose managers are gone for good: its engine is in no swarm
+any more, or manages another one. bootd then keeps the one that the engine
+manages, or makes a new one. The services, networks and secrets of the lost one
+are gone; its machines join the new one when they boot. A swarm that is not lost
+is refused.`,
+		Example: "  bootd swarm replace",
+		Args:    exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			r, err := a.api().ReplaceSwarm(c.Context(), *swarm)
+			if err != nil {
+				return err
+			}
+			if a.format == "json" {
+				return a.json(r)
+			}
+			_, err = fmt.Fprintf(a.out, "swarm %s (%s) is given up; power-cycle its machines and they join the new one\n", r.Swarm, r.Was)
 			return err
 		},
 	}

@@ -16,6 +16,7 @@ import (
 	"bootd/internal/api"
 	"bootd/internal/config"
 	"bootd/internal/override"
+	"bootd/internal/store"
 	"bootd/internal/swarm"
 	"bootd/internal/timeline"
 )
@@ -26,6 +27,7 @@ type swarms struct {
 	live      *live
 	record    *timeline.Recorder
 	overrides *override.Overrides
+	store     *store.Store
 	log       *slog.Logger
 	again     chan struct{}
 
@@ -41,8 +43,8 @@ type keptSwarm struct {
 	ended  chan struct{}
 }
 
-func newSwarms(l *live, record *timeline.Recorder, overrides *override.Overrides, log *slog.Logger) (*swarms, error) {
-	s := &swarms{live: l, record: record, overrides: overrides, log: log, again: make(chan struct{}, 1)}
+func newSwarms(l *live, record *timeline.Recorder, overrides *override.Overrides, db *store.Store, log *slog.Logger) (*swarms, error) {
+	s := &swarms{live: l, record: record, overrides: overrides, store: db, log: log, again: make(chan struct{}, 1)}
 	return s, s.reconcile()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -169,6 +170,27 @@ func (s *swarms) Prune(ctx context.Context, name string, dryRun bool) ([]api.Rem
 
 func removal(k *keptSwarm, r swarm.Removal) api.Removal {
 	return api.Removal{Swarm: k.made.Name, ID: r.Node.ID, Hostname: r.Node.Hostname, Machine: r.Node.Machine, Kept: r.Kept, Why: r.Why}
+}
+
+// Replace implements [api.Swarms].
+func (s *swarms) Replace(ctx context.Context, name string) (api.Replaced, error) {
+	list, err := s.all(name)
+	if err != nil {
+		return api.Replaced{}, err
+	}
+	lost := slices.DeleteFunc(list, func(k *keptSwarm) bool { return k.Status().Phase != swarm.Lost })
+	switch len(lost) {
+	case 0:
+		return api.Replaced{}, conflict("no swarm is lost, so there is nothing to replace; bootd status shows how they are")
+	case 1:
+	default:
+		return api.Replaced{}, conflict("%d swarms are lost; name one with --swarm", len(lost))
+	}
+	was, err := lost[0].Replace(ctx)
+	if err != nil {
+		return api.Replaced{}, refusal(err)
+	}
+	return api.Replaced{Swarm: lost[0].made.Name, Was: was}, nil
 }
 
 // RotateTokens implements [api.Swarms].

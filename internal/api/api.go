@@ -67,6 +67,7 @@ func (a *api) routes() map[string]map[string]handler {
 		"/v1/swarm/nodes/{node}/availability": {http.MethodPut: a.setAvailability},
 		"/v1/swarm/prune":                     {http.MethodPost: a.prune},
 		"/v1/swarm/tokens/rotate":             {http.MethodPost: a.rotateTokens},
+		"/v1/swarm/replace":                   {http.MethodPost: a.replaceSwarm},
 		eventsPath:                            {http.MethodPost: a.record},
 	}
 }

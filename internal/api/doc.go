@@ -19,6 +19,7 @@
 //	PUT  /v1/swarm/nodes/{node}/availability   drain, pause or activate a node
 //	POST /v1/swarm/prune           remove nodes that are down; dry_run=true only tells
 //	POST /v1/swarm/tokens/rotate   make the join tokens invalid
+//	POST /v1/swarm/replace         give up a swarm that is lost
 //	GET  /v1/events                what happened; with follow, what happens
 //	POST /v1/events                tell that a machine was switched on
 //

@@ -23,6 +23,9 @@ type Swarms interface {
 	Prune(ctx context.Context, swarm string, dryRun bool) ([]Removal, error)
 	// RotateTokens makes the tokens invalid that nodes join with.
 	RotateTokens(ctx context.Context, swarm string) error
+	// Replace gives up a swarm that is lost, for the one that its engine is in
+	// now or for a new one.
+	Replace(ctx context.Context, swarm string) (Replaced, error)
 }
 
 // An Availability says whether a node takes tasks.
@@ -112,6 +115,14 @@ func (a *api) rotateTokens(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return nil, s.RotateTokens(r.Context(), r.URL.Query().Get("swarm"))
+}
+
+func (a *api) replaceSwarm(r *http.Request) (any, error) {
+	s, err := a.swarms()
+	if err != nil {
+		return nil, err
+	}
+	return s.Replace(r.Context(), r.URL.Query().Get("swarm"))
 }
 
 // flag reads a parameter that is true or false, and false when it is missing.

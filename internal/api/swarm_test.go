@@ -46,6 +46,11 @@ func (h *herd) RotateTokens(_ context.Context, swarm string) error {
 	return h.err
 }
 
+func (h *herd) Replace(_ context.Context, swarm string) (api.Replaced, error) {
+	h.note("replace %s", swarm)
+	return api.Replaced{Swarm: "blue", Was: "s1"}, h.err
+}
+
 func TestSwarms(t *testing.T) {
 	for _, c := range []struct {
 		method, target, body string
@@ -64,6 +69,7 @@ func TestSwarms(t *testing.T) {
 		{"POST", "/v1/swarm/prune?dry_run=1", "", 200, "[]", "prune  true"},
 		{"POST", "/v1/swarm/prune?dry_run=x", "", 400, "neither true nor false", ""},
 		{"POST", "/v1/swarm/tokens/rotate?swarm=blue", "", 204, "", "rotate blue"},
+		{"POST", "/v1/swarm/replace?swarm=blue", "", 200, `"was":"s1"`, "replace blue"},
 		{"GET", "/v1/swarm/prune", "", 405, "only POST", ""},
 	} {
 		t.Run(c.method+c.target, func(t *testing.T) {

@@ -84,6 +84,12 @@ type Lease struct {
 	Host    string     `json:"host,omitempty"`
 }
 
+// Replaced is a lost swarm that was given up.
+type Replaced struct {
+	Swarm string `json:"swarm"` // name
+	Was   string `json:"was"`   // ID
+}
+
 // A Node is a node of a swarm.
 type Node struct {
 	Swarm        string            `json:"swarm"`

@@ -89,6 +89,11 @@ func (c *Client) RotateTokens(ctx context.Context, swarm string) error {
 	return c.do(ctx, http.MethodPost, "/v1/swarm/tokens/rotate"+params("swarm", swarm), nil)
 }
 
+// ReplaceSwarm gives up a swarm that is lost.
+func (c *Client) ReplaceSwarm(ctx context.Context, swarm string) (api.Replaced, error) {
+	return call[api.Replaced](ctx, c, http.MethodPost, "/v1/swarm/replace"+params("swarm", swarm), nil)
+}
+
 func truth(b bool) string {
 	if b {
 		return "true"

@@ -110,6 +110,11 @@ func (r *record) RotateTokens(_ context.Context, swarm string) error {
 	return nil
 }
 
+func (r *record) Replace(_ context.Context, swarm string) (api.Replaced, error) {
+	r.told("replace %s", swarm)
+	return api.Replaced{Was: "s1"}, nil
+}
+
 func (r *record) Approve(_ context.Context, m api.Machine, in api.Approval) error {
 	r.told("approve %s %s %s", m.Name, in.Profile, in.Name)
 	return nil
@@ -145,7 +150,8 @@ func TestOrders(t *testing.T) {
 	removal, err2 := c.RemoveNode(ctx, "", "n1", true)
 	list, err3 := c.Prune(ctx, "blue", true)
 	_, err4 := c.Prune(ctx, "", false)
-	if err := errors.Join(err1, err2, err3, err4,
+	was, err5 := c.ReplaceSwarm(ctx, "blue")
+	if err := errors.Join(err1, err2, err3, err4, err5,
 		c.RotateTokens(ctx, "blue"),
 		c.Approve(ctx, "node/1", api.Approval{Profile: "worker", Name: "n7"}),
 		c.Next(ctx, "node/1", &api.Next{Profile: "rescue"}),
@@ -157,14 +163,14 @@ func TestOrders(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	if removal.ID != "n" || len(list) != 1 {
+	if removal.ID != "n" || len(list) != 1 || was.Was != "s1" {
 		t.Errorf("answers: %+v, %+v", removal, list)
 	}
 	var told []string
 	for _, e := range r.past(0) {
 		told = append(told, e.Text)
 	}
-	want := []string{"drain of blue/rack 1/a a fan", "remove /n1 true", "prune blue true", "prune  false", "rotate blue",
+	want := []string{"drain of blue/rack 1/a a fan", "remove /n1 true", "prune blue true", "prune  false", "replace blue", "rotate blue",
 		"approve node/1 worker n7", `next node/1 "rescue"`, `next node/1 ""`, "install node/1 true", "install node/1 false",
 		"forget node/1", "release 10.0.0.11"}
 	if d := cmp.Diff(want, told); d != "" {

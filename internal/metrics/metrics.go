@@ -44,6 +44,7 @@ type Network struct {
 type Swarm struct {
 	Name  string
 	Ready bool
+	Lost  bool // and not made anew until somebody says so
 	Nodes []Nodes
 	Tasks int // running
 	Counters
@@ -136,6 +137,7 @@ var (
 	images        = desc("image_available", "1 if an image that a profile names is there.", "image")
 	storeBytes    = desc("store_bytes", "Size of the embedded store.")
 	swarmReady    = desc("swarm_ready", "1 if the swarm can be managed.", "swarm")
+	swarmLost     = desc("swarm_lost", "1 if the engine has lost the swarm: see bootd swarm replace.", "swarm")
 	swarmNodes    = desc("swarm_nodes", "Nodes of the swarm.", "swarm", "state", "role", "availability", "booted")
 	swarmTasks    = desc("swarm_tasks", "Running tasks of the swarm.", "swarm")
 	swarmRemovals = desc("swarm_removals_total", "Nodes removed from the swarm, by reason.", "swarm", "reason")
@@ -146,7 +148,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (r *reader) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{info, configValid, machines, late, pool, leases, dropped, images, storeBytes,
-		swarmReady, swarmNodes, swarmTasks, swarmRemovals, swarmRotation, swarmDrains} {
+		swarmReady, swarmLost, swarmNodes, swarmTasks, swarmRemovals, swarmRotation, swarmDrains} {
 		ch <- d
 	}
 }
@@ -183,6 +185,7 @@ func (r *reader) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, w := range s.Swarms {
 		gauge(swarmReady, truth(w.Ready), w.Name)
+		gauge(swarmLost, truth(w.Lost), w.Name)
 		gauge(swarmTasks, float64(w.Tasks), w.Name)
 		for _, n := range w.Nodes {
 			booted := "false"

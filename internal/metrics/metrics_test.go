@@ -77,6 +77,7 @@ func TestScrape(t *testing.T) {
 		`bootd_store_bytes 4096`,
 		`bootd_swarm_drain_seconds_sum{swarm="blue"} 10`,
 		`bootd_swarm_drain_seconds_count{swarm="blue"} 4`,
+		`bootd_swarm_lost{swarm="blue"} 0`,
 		`bootd_swarm_nodes{availability="active",booted="true",role="worker",state="ready",swarm="blue"} 2`,
 		`bootd_swarm_nodes{availability="drain",booted="false",role="manager",state="ready",swarm="blue"} 1`,
 		`bootd_swarm_ready{swarm="blue"} 1`,

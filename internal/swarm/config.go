@@ -37,6 +37,10 @@ type Config struct {
 	// Grace and Init say it.
 	Settings func() Settings
 
+	// Memory remembers which swarm is kept. Nil: nobody does, and whichever swarm
+	// the engine manages is kept.
+	Memory Memory
+
 	// Machines lists the machines that are to be in this swarm, as of now.
 	// Called often, also concurrently; its result is not changed.
 	Machines func() []Machine
@@ -96,6 +100,7 @@ type Phase string
 // The phases of a Swarm.
 const (
 	Waiting Phase = "waiting" // for something that Status.Text names
+	Lost    Phase = "lost"    // another swarm is there, or none; Status.Text says what helps
 	Ready   Phase = "ready"
 )
 
@@ -113,27 +118,51 @@ type Status struct {
 	Notices []string  `json:"notices,omitempty"` // nodes that are left as they are, and why
 }
 
-// judge says what to do about an engine: make a swarm, go on (text is empty),
-// or wait for what text says.
-func judge(i Info, host string) (makeSwarm bool, text string) {
-	switch {
-	case i.State == Inactive:
-		return true, ""
-	case i.State == Pending:
-		return false, "the engine at " + host + " is still starting its part of the swarm"
-	case i.State == Locked:
-		return false, "the swarm's data on the engine at " + host + " is locked: unlock it (docker swarm unlock)"
-	case i.State == Error:
-		return false, fmt.Sprintf("the engine at %s cannot take part in its swarm: %s: "+
-			"repair it, or give the swarm up (docker swarm leave --force) and a new one is made", host, i.Error)
-	case i.State != Member:
-		return false, fmt.Sprintf("the engine at %s says that its swarm is %q, which is not known here", host, i.State)
-	case !i.Manager:
-		return false, "the engine at " + host + " is a worker of another swarm: " +
-			"name a manager of that swarm in swarm.host, promote this node there (docker node promote), " +
-			"or take it out (docker swarm leave)"
+// A verdict says what to do about an engine: make a swarm, go on (phase is
+// Ready), or wait for what text says.
+type verdict struct {
+	makeSwarm bool
+	phase     Phase
+	text      string
+}
+
+// judge says what to do about an engine. kept is the swarm that it managed when
+// it was last seen to; empty: none. denies is for how long it has been saying
+// that it is in no swarm.
+func judge(i Info, host, kept string, denies time.Duration) verdict {
+	wait := func(format string, args ...any) verdict {
+		return verdict{phase: Waiting, text: fmt.Sprintf(format, args...)}
 	}
-	return false, ""
+	lost := func(format string, args ...any) verdict {
+		return verdict{phase: Lost, text: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case i.State == Inactive && kept == "":
+		return verdict{makeSwarm: true, phase: Waiting}
+	case i.State == Inactive && denies < denial:
+		return wait("the engine at %s says that it is in no swarm: it is stopping or starting, or swarm %s is lost", host, kept)
+	case i.State == Inactive:
+		return lost("swarm %s is lost: the engine at %s, which managed it, is in no swarm any more. "+
+			"If another of its managers is there, name that one's engine in swarm.host, or have this one join it (docker swarm join). "+
+			"Otherwise its services, networks and secrets are gone: bootd swarm replace makes a new one", kept, host)
+	case i.State == Pending:
+		return wait("the engine at %s is still starting its part of the swarm", host)
+	case i.State == Locked:
+		return wait("the swarm's data on the engine at %s is locked: unlock it (docker swarm unlock)", host)
+	case i.State == Error:
+		return wait("the engine at %s cannot take part in its swarm: %s: "+
+			"repair it, or give the swarm up (docker swarm leave --force, then bootd swarm replace)", host, i.Error)
+	case i.State != Member:
+		return wait("the engine at %s says that its swarm is %q, which is not known here", host, i.State)
+	case !i.Manager:
+		return wait("the engine at %s is a worker of another swarm: "+
+			"name a manager of that swarm in swarm.host, promote this node there (docker node promote), "+
+			"or take it out (docker swarm leave)", host)
+	case kept != "" && i.Swarm != "" && i.Swarm != kept:
+		return lost("the engine at %s manages swarm %s, and not %s any more, which was kept until now. "+
+			"If that one's managers are there, name one's engine in swarm.host; to keep this one from now on: bootd swarm replace", host, i.Swarm, kept)
+	}
+	return verdict{phase: Ready}
 }
 
 // explain says what an engine's error means and what helps.

@@ -5,25 +5,38 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestJudge(t *testing.T) {
+	const no = time.Duration(0)
 	for _, tt := range []struct {
-		info Info
-		make bool
-		text string // empty: go on
+		info   Info
+		kept   string
+		denies time.Duration
+		make   bool
+		phase  Phase
+		text   string
 	}{
-		{Info{State: Inactive}, true, ""},
-		{Info{State: Member, Manager: true}, false, ""},
-		{Info{State: Member}, false, "docker node promote"},
-		{Info{State: Pending}, false, "still starting"},
-		{Info{State: Locked}, false, "docker swarm unlock"},
-		{Info{State: Error, Error: "certificates have expired"}, false, "certificates have expired"},
-		{Info{}, false, "not known here"},
+		{Info{State: Inactive}, "", no, true, Waiting, ""},
+		{Info{State: Inactive}, "", time.Hour, true, Waiting, ""},
+		{Info{State: Inactive}, "A", no, false, Waiting, "stopping or starting"},
+		{Info{State: Inactive}, "A", denial, false, Lost, "bootd swarm replace"},
+		{Info{State: Member, Manager: true}, "", no, false, Ready, ""},
+		{Info{State: Member, Manager: true, Swarm: "A"}, "", no, false, Ready, ""},
+		{Info{State: Member, Manager: true, Swarm: "A"}, "A", no, false, Ready, ""},
+		{Info{State: Member, Manager: true, Swarm: "B"}, "A", no, false, Lost, "manages swarm B, and not A"},
+		{Info{State: Member, Manager: true}, "A", no, false, Ready, ""}, // it does not tell yet
+		{Info{State: Member}, "", no, false, Waiting, "docker node promote"},
+		{Info{State: Member}, "A", no, false, Waiting, "docker node promote"},
+		{Info{State: Pending}, "A", no, false, Waiting, "still starting"},
+		{Info{State: Locked}, "", no, false, Waiting, "docker swarm unlock"},
+		{Info{State: Error, Error: "certificates have expired"}, "", no, false, Waiting, "certificates have expired"},
+		{Info{}, "", no, false, Waiting, "not known here"},
 	} {
-		makeSwarm, text := judge(tt.info, "unix:///x")
-		if makeSwarm != tt.make || (text == "") != (tt.text == "") || !strings.Contains(text, tt.text) {
-			t.Errorf("%+v: %t, %q; want %t, %q", tt.info, makeSwarm, text, tt.make, tt.text)
+		v := judge(tt.info, "unix:///x", tt.kept, tt.denies)
+		if v.makeSwarm != tt.make || v.phase != tt.phase || (v.text == "") != (tt.text == "") || !strings.Contains(v.text, tt.text) {
+			t.Errorf("%+v, kept %q: %+v; want %+v", tt.info, tt.kept, v, tt)
 		}
 	}
 }

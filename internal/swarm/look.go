@@ -17,12 +17,20 @@ func (s *Swarm) look(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	makeSwarm, text := judge(info, s.cfg.Host)
-	if makeSwarm {
+	v, err := s.judge(ctx, info)
+	switch {
+	case err != nil:
+		return false, err
+	case v.makeSwarm:
 		return false, s.init(ctx)
+	case v.phase == Lost:
+		s.lost(v.text)
+		return true, nil // and nothing is done about it before somebody says what
+	case v.phase != Ready:
+		return false, errors.New(v.text)
 	}
-	if text != "" {
-		return false, errors.New(text)
+	if err := s.keep(ctx, info); err != nil {
+		return false, err
 	}
 	nodes, err := call(ctx, s.engine.Nodes)
 	if err != nil {

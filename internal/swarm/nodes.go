@@ -40,8 +40,12 @@ func (s *Swarm) Nodes(ctx context.Context) ([]NodeStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", what, ErrNotReady, err)
 	}
-	if makeSwarm, text := judge(info, s.cfg.Host); makeSwarm || text != "" {
-		return nil, fmt.Errorf("%s: %w: %s", what, ErrNotReady, cmp.Or(text, "there is none yet"))
+	v, err := s.judge(ctx, info)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w: %w", what, ErrNotReady, err)
+	case v.phase != Ready:
+		return nil, fmt.Errorf("%s: %w: %s", what, ErrNotReady, cmp.Or(v.text, "there is none yet"))
 	}
 	nodes, err := call(ctx, s.engine.Nodes)
 	if err == nil {

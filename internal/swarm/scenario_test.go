@@ -201,6 +201,7 @@ type bootd struct {
 	sw       *swarm.Swarm
 	grace    time.Duration
 	settings func() swarm.Settings // nil: grace and no others
+	memory   swarm.Memory
 	end      func()
 
 	mu       sync.Mutex
@@ -226,7 +227,7 @@ func (b *bootd) shown() string {
 func (b *bootd) start() {
 	b.t.Helper()
 	cfg := b.w.config()
-	cfg.Grace, cfg.Settings = b.grace, b.settings
+	cfg.Grace, cfg.Settings, cfg.Memory = b.grace, b.settings, b.memory
 	cfg.Machines = func() []swarm.Machine {
 		b.mu.Lock()
 		defer b.mu.Unlock()

@@ -41,6 +41,9 @@ type Swarm struct {
 	last      Info // as a manager
 	lastAt    time.Time
 	skew      time.Duration // the engine's clock less this one
+	kept      string        // ID of the swarm that is to be kept; see recall
+	recalled  bool          // kept is known
+	denied    time.Time     // since when the engine says that it is in no swarm; zero: it does not
 	told      map[string]bool
 	reported  map[string]string // boot ID to node ID: Ready events of this process
 	held      map[string]int    // nodes that are being removed, see hold
@@ -197,6 +200,13 @@ func (s *Swarm) wait(text string) {
 	}
 }
 
+// lost notes that the swarm is lost, and logs it when that is new.
+func (s *Swarm) lost(text string) {
+	if s.note(Lost, text, Info{}) {
+		s.log.Error("the swarm is lost", "reason", text)
+	}
+}
+
 // note sets the status and reports whether it is new.
 func (s *Swarm) note(p Phase, text string, i Info) bool {
 	s.mu.Lock()
@@ -264,22 +274,26 @@ func (s *Swarm) Join(ctx context.Context, role boot.Role) (JoinInfo, error) {
 	askCtx, cancel := context.WithTimeout(ctx, hurry)
 	defer cancel()
 	i, err := s.ask(askCtx, fresh)
+	var v verdict
 	switch {
 	case ctx.Err() != nil:
 		return JoinInfo{}, fmt.Errorf("cannot get a token to join the swarm: %w", ctx.Err())
-	case err == nil && i.manages():
-		return JoinInfo{i.Addr, i.Tokens[role]}, nil
 	case err == nil:
-		makeSwarm, text := judge(i, s.cfg.Host)
-		if makeSwarm {
-			text = "it is about to be made on the engine at " + s.cfg.Host
+		if v, err = s.judge(askCtx, i); err != nil {
+			break
 		}
-		err = errors.New(text)
+		if v.phase == Ready && i.manages() {
+			return JoinInfo{i.Addr, i.Tokens[role]}, nil
+		}
+		if v.makeSwarm {
+			v.text = "it is about to be made on the engine at " + s.cfg.Host
+		}
+		err = errors.New(v.text)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// An engine that is stopping or starting says that it is in no swarm.
-	if passing := i.State != Member; passing && !s.lastAt.IsZero() && time.Since(s.lastAt) < outage {
+	if passing := i.State != Member && v.phase != Lost; passing && !s.lastAt.IsZero() && time.Since(s.lastAt) < outage {
 		return JoinInfo{s.last.Addr, s.last.Tokens[role]}, nil
 	}
 	return JoinInfo{}, fmt.Errorf("cannot get a token to join the swarm: %w: %w", ErrNotReady, err)
