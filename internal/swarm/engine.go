@@ -143,8 +143,11 @@ type Node struct {
 	// it has been down at least since then.
 	DownSince time.Time
 	Created   time.Time // when it joined
-	Addr      string    // where the managers see it
-	Engine    string    // version
+	// Seen is when bootd first saw it, which no clock of a leader can change. It
+	// is not the engine that says so.
+	Seen   time.Time
+	Addr   string // where the managers see it
+	Engine string // version
 
 	Manager   bool // takes part in the managers' consensus; Role is what it is to be
 	Reachable bool // as a manager

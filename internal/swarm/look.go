@@ -40,9 +40,7 @@ func (s *Swarm) look(ctx context.Context) (done bool, err error) {
 		s.networks.nudge()
 		s.log.Info("swarm ready", "id", info.Swarm, "node", info.Node, "addr", info.Addr)
 	}
-	s.mu.Lock()
-	skew := s.skew
-	s.mu.Unlock()
+	skew := s.seen(nodes)
 	set := s.settings()
 	policy := Policy{Grace: set.Grace, Self: info.Node, SelfAvailability: set.Availability,
 		RemoveStrangers: set.RemoveStrangers, Wishes: set.Nodes, Managers: set.Managers}
@@ -57,6 +55,25 @@ func (s *Swarm) look(ctx context.Context) (done bool, err error) {
 	}
 	actions := Plan(machines, nodes, policy, now)
 	return s.carryOut(ctx, actions, fixed(s.cfg.Init, info)), nil
+}
+
+// seen notes since when each node has been there, and returns the clock that the
+// nodes' times are by, less this one.
+func (s *Swarm) seen(nodes []Node) (skew time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := make(map[string]time.Time, len(nodes)) // those that are gone are forgotten
+	now := time.Now()
+	for i := range nodes {
+		n := &nodes[i]
+		at, ok := s.first[n.ID]
+		if !ok {
+			at = now
+		}
+		first[n.ID], n.Seen = at, at.Add(s.skew)
+	}
+	s.first = first
+	return s.skew
 }
 
 // call gives f limited time.

@@ -38,6 +38,7 @@ func TestPlanStrangers(t *testing.T) {
 			[]swarm.Action{swarm.Remove{Node: "a", Reason: "it joined and was never heard of again"}}},
 		{"never heard of by a new leader", worker("a", "", active, down(0), nameless), swarm.Policy{},
 			[]swarm.Action{swarm.Remove{Node: "a", Reason: "it joined and was never heard of again"}}},
+		{"joined just now, by a leader whose clock is behind", worker("a", "", unknown, nameless, func(n *swarm.Node) { n.Created = now.Add(-time.Hour) }), swarm.Policy{}, nil},
 		{"joined just now", worker("a", "", unknown, nameless), swarm.Policy{}, nil},
 		{"a new leader has not heard of it yet", worker("a", "", old, unknown), swarm.Policy{}, nil},
 		{"labels and availability are declared", worker("a", "x=1", active), swarm.Policy{Wishes: wish},

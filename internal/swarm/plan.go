@@ -94,7 +94,7 @@ func (Keep) action()   {}
 // joined: the clocks of bootd and of the swarm's leader may differ so much.
 const bootSlack = time.Minute
 
-// unheard is how long after its joining a node may show itself. One that lost
+// unheard is how long a node that has joined may take to show itself. One that lost
 // its power in between has no name, and does not even go down for the swarm,
 // which has not seen it up, until another leader comes.
 const unheard = time.Minute
@@ -265,7 +265,7 @@ func (p *planner) stranger(n *Node) {
 	s := p.wished(n)
 	switch silent := p.now.Sub(n.DownSince); {
 	case n.Hostname == "" && n.State != NodeReady && n.Role != boot.Manager:
-		if p.now.Sub(n.Created) > unheard {
+		if p.now.Sub(n.Seen) > unheard {
 			p.add(Remove{n.ID, "", boot.MAC{}, "it joined and was never heard of again"})
 		}
 	case !s.equal(n.Spec):

@@ -35,7 +35,7 @@ func labels(s string) map[string]string {
 // A node as tests begin with: ready, joined ten seconds ago, drained.
 func worker(id, l string, change ...func(*swarm.Node)) swarm.Node {
 	n := swarm.Node{
-		ID: id, Version: 7, Hostname: "h-" + id, State: swarm.NodeReady, Created: now.Add(-10 * time.Second),
+		ID: id, Version: 7, Hostname: "h-" + id, State: swarm.NodeReady, Created: now.Add(-10 * time.Second), Seen: now.Add(-9 * time.Second),
 		Spec: swarm.Spec{Labels: labels(l), Availability: swarm.Drain, Role: boot.Worker},
 	}
 	for _, f := range change {
@@ -46,12 +46,12 @@ func worker(id, l string, change ...func(*swarm.Node)) swarm.Node {
 
 func down(d time.Duration) func(*swarm.Node) {
 	return func(n *swarm.Node) {
-		n.State, n.DownSince, n.Created, n.Reachable = swarm.NodeDown, now.Add(-d), now.Add(-time.Hour), false
+		n.State, n.DownSince, n.Created, n.Seen, n.Reachable = swarm.NodeDown, now.Add(-d), now.Add(-time.Hour), now.Add(-time.Hour), false
 	}
 }
 
 func active(n *swarm.Node)  { n.Availability = swarm.Active }
-func old(n *swarm.Node)     { n.Created = now.Add(-time.Hour) }
+func old(n *swarm.Node)     { n.Created, n.Seen = now.Add(-time.Hour), now.Add(-time.Hour) }
 func unknown(n *swarm.Node) { n.State = swarm.NodeUnknown }
 func manager(n *swarm.Node) {
 	n.Role, n.Manager, n.Reachable = boot.Manager, true, n.State == swarm.NodeReady

@@ -45,9 +45,10 @@ type Swarm struct {
 	recalled  bool          // kept is known
 	denied    time.Time     // since when the engine says that it is in no swarm; zero: it does not
 	told      map[string]bool
-	reported  map[string]string // boot ID to node ID: Ready events of this process
-	held      map[string]int    // nodes that are being removed, see hold
-	removals  map[string]uint64 // see Counters
+	reported  map[string]string    // boot ID to node ID: Ready events of this process
+	first     map[string]time.Time // node ID to when it was first seen
+	held      map[string]int       // nodes that are being removed, see hold
+	removals  map[string]uint64    // see Counters
 	rotations uint64
 	drains    uint64
 	drainTime time.Duration
