@@ -1,6 +1,9 @@
 package swarm_test
 
 import (
+	"errors"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -8,6 +11,7 @@ import (
 
 	"bootd/boot"
 	"bootd/internal/swarm"
+	"bootd/internal/swarm/dockertest"
 )
 
 // TestPlanManagers is about how many managers there are, when that is asked for.
@@ -100,6 +104,72 @@ func TestManagerLost(t *testing.T) {
 		boots(mac2, "node2", "b4", boot.Manager)
 		b.until("node2 manages again, and node3 no longer", func() bool { return manages("node2") && !manages("node3") })
 	})
+}
+
+// TestRealManagers loses a manager of three real ones, refuses to lose another,
+// and has one that is shut down demoted before it leaves.
+func TestRealManagers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	w := newReal(t, dockertest.New(t))
+	b := &bootd{t: t, w: w, grace: time.Second}
+	var managers atomic.Int32
+	b.settings = func() swarm.Settings {
+		return swarm.Settings{Grace: time.Second, Managers: int(managers.Load())}
+	}
+	b.start()
+	defer b.stop()
+	b.ready()
+	w.hurry()
+	ids := map[string]string{}
+	boots := func(mac boot.MAC, host, bootID string, r boot.Role) {
+		t.Helper()
+		ids[host] = w.boot(host, b.join(boot.Worker))
+		b.set(swarm.Machine{MAC: mac, Name: host, BootID: bootID, NodeID: ids[host], Role: r})
+	}
+	state := func(host string) string {
+		nodes, err := w.Nodes(t.Context())
+		if err != nil {
+			return err.Error()
+		}
+		for _, n := range nodes {
+			if n.ID == ids[host] {
+				return fmt.Sprintf("%s reachable=%t", n.Role, n.Manager && n.Reachable)
+			}
+		}
+		return "gone"
+	}
+	is := func(host, want string) {
+		t.Helper()
+		b.until(host+" is "+want, func() bool { return state(host) == want })
+	}
+	const manages, works = "manager reachable=true", "worker reachable=false"
+	boots(macs[0], "node1", "b1", boot.Manager)
+	is("node1", manages)
+	boots(macs[1], "node2", "b2", boot.Manager)
+	is("node2", manages)
+	boots(macs[2], "node3", "b3", boot.Worker)
+	is("node3", works)
+
+	// Two of three are left, of whom none may go.
+	w.cut("node2")
+	b.until("node2 is lost", func() bool { return state("node2") != manages })
+	if _, err := b.sw.Remove(t.Context(), ids["node1"], true); !errors.Is(err, swarm.ErrRefused) {
+		t.Errorf("the quorum is given away: %v", err)
+	}
+	// The worker takes the place of the one that is lost, and that goes.
+	managers.Store(3)
+	b.sw.Nudge()
+	is("node3", manages)
+	is("node2", "gone")
+	// One of three is shut down.
+	b.set(swarm.Machine{MAC: macs[0], Name: "node1", BootID: "b1", NodeID: ids["node1"], Role: boot.Manager, Ready: true, Left: true})
+	if err := b.sw.Leave(t.Context(), macs[0], ids["node1"]); err != nil {
+		t.Error(err)
+	}
+	is("node1", "gone")
+	is("node3", manages)
 }
 
 func TestRotation(t *testing.T) {
