@@ -13,6 +13,9 @@ type Machine struct {
 	// the range. With an entry by UUID or serial the machine gets it once it has
 	// told those; with one by MAC, from its first packet on.
 	IP netip.Addr
+	// Options are further DHCP options, by code, each once. They come before
+	// those of its network.
+	Options []Option
 	// Override holds the profile keys that the machine's own entry sets.
 	Override Profile
 	Origin   Origin            // of the entry

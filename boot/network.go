@@ -28,7 +28,16 @@ type Network struct {
 	DNS       []netip.Addr
 	NTP       []netip.Addr
 	Domain    string
-	MTU       int // 0: none is announced
+	MTU       int      // 0: none is announced
+	Options   []Option // further ones, by code, each once
+
+	// Relayed says that machines are here only behind relay agents: bootd has
+	// no address in the subnet and needs none.
+	Relayed bool
+	// Wire is a name that networks behind relay agents share when their
+	// machines are on one wire, so that either can give them addresses. Networks
+	// that bootd has addresses in share the wire of their interface by itself.
+	Wire string
 
 	// LeaseTime is what a running system gets. FirmwareLeaseTime is what
 	// firmware and loaders get, which never release an address.

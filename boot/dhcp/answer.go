@@ -92,6 +92,8 @@ func (q *query) answer() Answer {
 type query struct {
 	Policy
 	Request
+	catalog *boot.Catalog
+	link    Link
 	now     time.Time
 	network *boot.Network
 	server  netip.Addr // bootd's own address there
@@ -104,22 +106,15 @@ type query struct {
 func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 	catalog := p.Catalog()
 	n := network(catalog, r, link)
-	if n == nil {
-		if r.Link.IsValid() {
-			return nil, fmt.Errorf("relayed from %s, which lies in none of the networks", r.Link)
-		}
+	switch {
+	case n == nil && r.Link.IsValid():
+		return nil, fmt.Errorf("relayed from %s, which lies in none of the networks", r.Link)
+	case n == nil:
 		return nil, fmt.Errorf("interface %s has no address in any of its networks", link.Interface)
-	}
-	if n.Mode == boot.Off {
+	case n.Mode == boot.Off:
 		return nil, fmt.Errorf("network %s is %s", n.Name, n.Mode)
 	}
-	q := &query{Policy: p, Request: r, now: now, network: n, server: ServerAddr(n, link)}
-	if !q.server.IsValid() && len(link.Addrs) > 0 {
-		q.server = link.Addrs[0].Addr() // the client is behind a relay agent
-	}
-	if !q.server.IsValid() {
-		return nil, fmt.Errorf("interface %s has no IPv4 address", link.Interface)
-	}
+	q := &query{Policy: p, Request: r, catalog: catalog, link: link, now: now, network: n}
 	inv := p.Remembered(r.MAC).Merge(r.Inventory())
 	// Whether an entry with a subnet matches is decided by where the machine
 	// is now, not by the address it had before.
@@ -129,102 +124,61 @@ func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 	var undecided error
 	q.to, undecided = catalog.Assign(inv)
 	q.named = q.to.Machine != nil && undecided == nil
-	var own netip.Addr
-	if m := q.to.Machine; m != nil {
-		own = m.IP
-	}
-	if other := onSameWire(catalog, own, n, r, link); other != nil {
-		q.network, q.server = other, ServerAddr(other, link)
-	}
-	q.id = q.server
-	if q.network.Subnet.Contains(own) {
-		q.pool.Own = own
-	}
-	q.pool.Network, q.pool.Ranges = q.network.Name, q.network.Ranges
-	q.pool.Reserved = func(a netip.Addr) bool {
-		return a == q.server || a == q.network.Router || a == r.Relay || catalog.Reserved(a) != nil ||
-			slices.ContainsFunc(link.Addrs, func(p netip.Prefix) bool { return p.Addr() == a })
+	q.on(q.home(n))
+	if !q.server.IsValid() {
+		return nil, fmt.Errorf("interface %s has no IPv4 address", link.Interface)
 	}
 	return q, nil
 }
 
-// network finds the network that a client is on. A relay agent names it. What
-// comes without one comes from a network that the interface has an address in,
-// or was routed here from a client behind a relay agent, which renews its lease
-// without the agent's help and is known by its address. Several networks on one
-// interface are told apart by the address that the client has or had; the
-// first serves those that have none.
-func network(c *boot.Catalog, r Request, link Link) *boot.Network {
-	if r.Link.IsValid() {
-		return c.NetworkOf(r.Link)
+// on makes n the network that the answer is about.
+func (q *query) on(n *boot.Network) {
+	q.network, q.server = n, ServerAddr(n, q.link)
+	if !q.server.IsValid() && len(q.link.Addrs) > 0 {
+		q.server = q.link.Addrs[0].Addr() // the client is behind a relay agent
 	}
-	had := r.Has
-	if r.BootPort && r.From.Addr().IsValid() {
-		had = r.From.Addr()
+	// The agent may want to be taken for the server, so that clients renew
+	// their leases through it (RFC 5107).
+	q.id = q.server
+	if a := q.packet.agent(agentServer); a.IsValid() && q.Relay.IsValid() {
+		q.id = a
 	}
-	if !had.IsValid() && r.Type == TypeRequest {
-		had = r.Asked
+	q.pool = lease.Pool{Network: n.Name, Ranges: n.Ranges, Reserved: q.reserved}
+	if own := q.own(); n.Subnet.Contains(own) {
+		q.pool.Own = own
 	}
-	var first *boot.Network
-	for i := range c.Networks {
-		n := &c.Networks[i]
-		if n.Interface != link.Interface {
-			continue
-		}
-		attached := ServerAddr(n, link).IsValid()
-		if had.IsValid() && n.Subnet.Contains(had) && (attached || r.Has.IsValid() || r.BootPort) {
-			return n
-		}
-		if attached && (first == nil || rank(n.Mode) > rank(first.Mode)) {
-			first = n
-		}
-	}
-	return first
 }
 
-// rank says which of the networks of one interface a client is in that could be
-// in any: one that gives it most.
-func rank(m boot.Mode) int {
-	switch m {
-	case boot.Authoritative:
-		return 2
-	case boot.Proxy:
-		return 1
-	}
-	return 0
-}
-
-// onSameWire finds the network of the address that is reserved for a client,
-// when that is another one of the wire that it has just come up on.
-func onSameWire(c *boot.Catalog, own netip.Addr, n *boot.Network, r Request, link Link) *boot.Network {
-	if !own.IsValid() || n.Subnet.Contains(own) || r.Link.IsValid() || r.Type != TypeDiscover {
-		return nil
-	}
-	other := c.NetworkOf(own)
-	if other == nil || other.Interface != link.Interface || other.Mode != boot.Authoritative || !ServerAddr(other, link).IsValid() {
-		return nil
-	}
-	return other
-}
-
-// ServerAddr is bootd's own address on a network: as configured, or the one of
-// the interface that lies in the subnet. It is invalid when there is none, as
-// on a network that is reached through a relay agent.
-func ServerAddr(n *boot.Network, link Link) netip.Addr {
-	if n.Server.IsValid() {
-		return n.Server
-	}
-	for _, a := range link.Addrs {
-		if n.Subnet.Contains(a.Addr()) {
-			return a.Addr()
-		}
+// own is the address that is kept for the client; invalid: none.
+func (q *query) own() netip.Addr {
+	if m := q.to.Machine; m != nil {
+		return m.IP
 	}
 	return netip.Addr{}
 }
 
+// reserved reports whether an address is not for leasing to whoever comes.
+func (q *query) reserved(a netip.Addr) bool {
+	return a == q.server || a == q.network.Router || a == q.Relay || q.catalog.Reserved(a) != nil ||
+		slices.ContainsFunc(q.link.Addrs, func(p netip.Prefix) bool { return p.Addr() == a })
+}
+
+// discover offers an address of the client's network, or, when there is none,
+// of another one of its wire.
 func (q *query) discover() Answer {
 	l, err := q.Leases.Offer(q.pool, q.MAC, q.Asked, hold, q.now)
+	first := q.network
+	for _, n := range siblings(q.catalog, first, q.link) {
+		if !errors.Is(err, lease.ErrExhausted) {
+			break
+		}
+		q.on(n)
+		if other, failed := q.Leases.Offer(q.pool, q.MAC, q.Asked, hold, q.now); failed == nil {
+			l, err = other, nil
+		}
+	}
 	if err != nil {
+		q.on(first)
 		return Answer{Why: err.Error(), Event: q.event(boot.Failed, netip.Addr{}, err.Error())}
 	}
 	m, file := q.reply(TypeOffer, l.Addr)
@@ -241,7 +195,7 @@ func (q *query) discover() Answer {
 func (q *query) request() Answer {
 	want := q.Asked
 	switch {
-	case q.Server.IsValid() && q.Server != q.id:
+	case q.foreign():
 		return Answer{Why: "chose the server " + q.Server.String()}
 	case q.Server.IsValid(): // SELECTING
 		if !want.IsValid() {
@@ -271,9 +225,14 @@ func (q *query) request() Answer {
 	return q.send(m, q.event(boot.Leased, l.Addr, q.describe(file)), true)
 }
 
+// foreign reports whether the client speaks to another server.
+func (q *query) foreign() bool {
+	return q.Server.IsValid() && q.Server != q.id && q.Server != q.server
+}
+
 func (q *query) decline() Answer {
 	switch {
-	case q.Server.IsValid() && q.Server != q.id:
+	case q.foreign():
 		return Answer{Why: "declines an address of the server " + q.Server.String()}
 	case !q.Asked.IsValid():
 		return Answer{Why: "declines no address"}
@@ -301,7 +260,7 @@ func (p Policy) Conflict(a Answer, by boot.MAC, now time.Time) Answer {
 
 func (q *query) release() Answer {
 	switch {
-	case q.Server.IsValid() && q.Server != q.id:
+	case q.foreign():
 		return Answer{Why: "releases an address of the server " + q.Server.String()}
 	case !q.Has.IsValid():
 		return Answer{Why: "releases no address"}

@@ -42,6 +42,10 @@ func (q *query) blank(t MessageType) message {
 	if b := q.packet.get(optMachine); len(b) == identifierSize {
 		m.put(optMachine, b...)
 	}
+	// That it chose its subnet itself was understood (RFC 3011).
+	if a := q.packet.addr(optSubnet); a.IsValid() && a == q.Link {
+		m.putAddr(optSubnet, a)
+	}
 	return m
 }
 
@@ -80,8 +84,25 @@ func (q *query) reply(t MessageType, a netip.Addr) (m message, file string) {
 	if q.named && q.wants(optHost) {
 		m.putText(optHost, q.to.Name)
 	}
+	q.furtherOptions(&m)
 	file, _ = q.bootFile(&m)
 	return m, file
+}
+
+// furtherOptions adds what somebody configured for the machine, then for its
+// network.
+func (q *query) furtherOptions(m *message) {
+	add := func(list []boot.Option) {
+		for _, o := range list {
+			if (o.Always || q.wants(o.Code)) && !m.has(o.Code) {
+				m.put(o.Code, o.Value...)
+			}
+		}
+	}
+	if q.to.Machine != nil {
+		add(q.to.Machine.Options)
+	}
+	add(q.network.Options)
 }
 
 // leaseTimes adds the length of the lease, and when to renew it. PXE firmware
@@ -164,9 +185,29 @@ func broadcast(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// dispensable lists what is left out of a packet that is too large for its
-// client, the least needed first.
+// dispensable are bootd's own options that a client can do without.
 var dispensable = [...]byte{optNTP, optMTU, optBroadcast, optDomain, optHost, optClientID, optDNS}
+
+// dispensable lists what is left out of a packet that is too large for its
+// client, the least needed first: what somebody configured, then bootd's own.
+func (q *query) dispensable() []byte {
+	if len(q.network.Options) == 0 && (q.to.Machine == nil || len(q.to.Machine.Options) == 0) {
+		return dispensable[:]
+	}
+	var codes []byte
+	add := func(list []boot.Option) {
+		for _, o := range list {
+			if !o.Always {
+				codes = append(codes, o.Code)
+			}
+		}
+	}
+	add(q.network.Options)
+	if q.to.Machine != nil {
+		add(q.to.Machine.Options)
+	}
+	return append(codes, dispensable[:]...)
+}
 
 // room is how large a packet the client takes: what it says (option 57, with
 // the headers of IP and UDP), or the least that every host must take (RFC 2131
@@ -185,7 +226,7 @@ func (q *query) room() int {
 // fits into a frame; beyond that it is left out.
 func (q *query) pack(m message) []byte {
 	room := q.room() - 1
-	for _, code := range dispensable {
+	for _, code := range q.dispensable() {
 		if len(m) <= room {
 			break
 		}

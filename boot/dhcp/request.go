@@ -99,14 +99,16 @@ func Decode(b []byte) (Request, error) {
 	return r, nil
 }
 
-// link is where a relay agent says that the client is: in the address that
-// it adds (giaddr), or else in a suboption that it needs when that is for its
-// own use (RFC 3527).
+// link is where a client is: as a relay agent says in a suboption, when the
+// address that it adds (giaddr) is for its own use (RFC 3527), as the client
+// itself says (RFC 3011), or by the agent's address.
 func link(p packet, relay netip.Addr) netip.Addr {
-	if !relay.IsValid() {
-		return netip.Addr{}
+	if relay.IsValid() {
+		if a := p.agent(agentLink); a.IsValid() {
+			return a
+		}
 	}
-	if a := p.agent(agentLink); a.IsValid() {
+	if a := p.addr(optSubnet); a.IsValid() {
 		return a
 	}
 	return relay
@@ -114,7 +116,8 @@ func link(p packet, relay netip.Addr) netip.Addr {
 
 // Suboptions of option 82 that are addresses.
 const (
-	agentLink = 5 // RFC 3527: a subnet of the client's
+	agentLink   = 5  // RFC 3527: a subnet of the client's
+	agentServer = 11 // RFC 5107: by which the client is to know the server
 )
 
 // agent reads an address that a relay agent has added.

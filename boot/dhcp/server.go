@@ -184,8 +184,8 @@ func (s *Server) usable(name string, networks []*boot.Network) (Link, error) {
 	if err != nil {
 		return Link{}, fmt.Errorf("cannot answer DHCP on network %s: %w", networks[0].Name, err)
 	}
-	attached := func(n *boot.Network) bool { return ServerAddr(n, link).IsValid() }
-	if slices.ContainsFunc(s.policy.Catalog().NetworksOn(name), attached) {
+	served := func(n *boot.Network) bool { return ServerAddr(n, link).IsValid() }
+	if slices.ContainsFunc(s.policy.Catalog().NetworksOn(name), served) {
 		return link, nil
 	}
 	return Link{}, fmt.Errorf("cannot answer DHCP on network %s: interface %s has no address in %s; give it one: ip addr add ADDRESS/%d dev %s",

@@ -55,6 +55,7 @@ func (l *loader) machine(d *document, n ast.Node) {
 		m.ipAt = located{d, v}
 		d.addrInto(&m.IP)(k, v)
 	})
+	f["options"] = note("options", d.dhcpOptions(&m.Options))
 	if !d.mapping(n, "machine", f) {
 		return
 	}

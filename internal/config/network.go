@@ -40,6 +40,9 @@ func (l *loader) network(d *document, n ast.Node) {
 		"ntp":                 d.addrsInto(&net.NTP),
 		"domain":              d.into(&net.Domain, d.checkDomain),
 		"mtu":                 d.number(&net.MTU, 576, 65535),
+		"options":             d.dhcpOptions(&net.Options),
+		"relayed":             d.yes(&net.Relayed),
+		"wire":                d.into(&net.Wire, d.checkName),
 		"lease_time":          d.duration(&net.LeaseTime, 30*time.Second, 365*24*time.Hour),
 		"firmware_lease_time": d.duration(&net.FirmwareLeaseTime, 30*time.Second, 365*24*time.Hour),
 	})
