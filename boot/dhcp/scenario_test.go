@@ -112,7 +112,7 @@ func TestReal(t *testing.T) {
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("the command ip is not installed; TestScenarioSimulated is the same without")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestRealInside$", "-test.v")
 	c.Env = append(os.Environ(), inNamespace+"=1")
@@ -213,6 +213,7 @@ func TestRealInside(t *testing.T) {
 			t.Errorf("10.0.0.102 is %s", l.State)
 		}
 	})
+	t.Run("another server", func(t *testing.T) { lookout(t, m, p) })
 	t.Run("after the interface was made anew", func(t *testing.T) {
 		run(t, "ip", "link", "del", "eth1")
 		plug(t, m, tid)

@@ -129,6 +129,7 @@ func startWired(t *testing.T, dir string) *wired {
 	c := newCable()
 	w := wire{
 		open: c.open,
+		tap:  noTap,
 		link: func(iface string) (dhcp.Link, error) {
 			return dhcp.Link{Interface: iface, Addrs: []netip.Prefix{netip.MustParsePrefix("127.0.1.1/24")}}, nil
 		},

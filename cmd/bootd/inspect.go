@@ -144,6 +144,13 @@ func (a *app) status(s api.Status) error {
 	fmt.Fprintf(a.out, "%d profile(s), %d machine entry(s)\n", s.Profiles, s.Machines)
 	for _, n := range s.Networks {
 		fmt.Fprintf(a.out, "network %s: %s on %s, %s\n", n.Name, n.Subnet, n.Interface, n.Mode)
+		for _, o := range n.Others {
+			what := "answers machines that boot"
+			if o.Offers.IsValid() {
+				what = "gives addresses, such as " + o.Offers.String()
+			}
+			fmt.Fprintf(a.out, "  - another DHCP server, %s (%s), %s: stop it, or leave the addresses to it (mode: proxy)\n", o.Addr, o.MAC, what)
+		}
 	}
 	for _, i := range s.Images {
 		v := i.Version

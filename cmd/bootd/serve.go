@@ -72,6 +72,7 @@ type service interface {
 type wire struct {
 	open func(iface string, port uint16) (dhcp.Conn, error)
 	link func(iface string) (dhcp.Link, error)
+	tap  func(iface string) (dhcp.Tap, error)
 }
 
 // serve wires the server and runs it. Everything is built once, here, and
@@ -173,18 +174,19 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
+	lookout := dhcp.NewLookout(dhcp.LookoutConfig{Catalog: live.catalog, Log: log.With("part", "dhcp"), Open: w.tap, Link: w.link})
 	segments := newSegments(cfg, live, handler, record.Record, log)
 	if err := segments.listen(); err != nil {
 		abandon(answers)
 		return err
 	}
-	meter := metrics.New(measured{live, record, leases, db, answers, herd}.snapshot)
-	operators, err := api.Listen(cfg.Socket, operatorRoutes(api.New(apiConfig(live, &orders{live, overrides, record, leases}, herd, log)), meter), log)
+	meter := metrics.New(measured{live, record, leases, db, answers, lookout, herd}.snapshot)
+	operators, err := api.Listen(cfg.Socket, operatorRoutes(api.New(apiConfig(live, &orders{live, overrides, record, leases}, herd, lookout, log)), meter), log)
 	if err != nil {
 		abandon(answers, segments)
 		return err
 	}
-	services := []service{answers, segments, live, operators, herd, counter{record, meter}}
+	services := []service{answers, lookout, segments, live, operators, herd, counter{record, meter}}
 	if cfg.Metrics != "" {
 		everyone := http.NewServeMux()
 		everyone.Handle("GET /metrics", meter.Handler())

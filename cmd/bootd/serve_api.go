@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"bootd/boot"
+	"bootd/boot/dhcp"
 	"bootd/boot/lease"
 	"bootd/internal/api"
 	"bootd/internal/override"
@@ -16,11 +17,11 @@ import (
 )
 
 // apiConfig answers operators from the parts of the server.
-func apiConfig(l *live, o *orders, herd *swarms, log *slog.Logger) api.Config {
+func apiConfig(l *live, o *orders, herd *swarms, lookout *dhcp.Lookout, log *slog.Logger) api.Config {
 	record, leases := o.record, o.leases
 	started := time.Now()
 	c := api.Config{
-		Status:   func() api.Status { return status(l, herd, started) },
+		Status:   func() api.Status { return status(l, herd, lookout.Others(), started) },
 		Machines: func() []api.Machine { return machines(l.catalog(), record.Machines(), o.overrides, time.Now()) },
 		Boots:    record.Boots,
 		Leases:   func() []api.Lease { return leaseList(leases.All(), time.Now()) },
@@ -40,7 +41,7 @@ func apiConfig(l *live, o *orders, herd *swarms, log *slog.Logger) api.Config {
 	return c
 }
 
-func status(l *live, herd *swarms, started time.Time) api.Status {
+func status(l *live, herd *swarms, others []dhcp.Another, started time.Time) api.Status {
 	l.mu.Lock()
 	cfg, problem := l.cfg, l.problem
 	l.mu.Unlock()
@@ -48,7 +49,13 @@ func status(l *live, herd *swarms, started time.Time) api.Status {
 	st := api.Status{Version: thisBuild().Version, PID: os.Getpid(), Started: started, Config: cfg.Dir,
 		Profiles: len(c.Profiles), Machines: len(c.Machines), Networks: []api.Network{}, Images: []api.Image{}}
 	for _, n := range c.Networks {
-		st.Networks = append(st.Networks, api.Network{Name: n.Name, Interface: n.Interface, Mode: n.Mode, Subnet: n.Subnet})
+		out := api.Network{Name: n.Name, Interface: n.Interface, Mode: n.Mode, Subnet: n.Subnet}
+		for _, o := range others {
+			if o.Interface == n.Interface && n.Mode == boot.Authoritative && !n.Relayed {
+				out.Others = append(out.Others, api.OtherServer{Addr: o.Addr, MAC: o.MAC, Offers: o.Offers, Since: o.Since, Last: o.Last})
+			}
+		}
+		st.Networks = append(st.Networks, out)
 	}
 	for _, name := range imageNames(cfg) {
 		i, _ := c.Image(name, "")

@@ -24,6 +24,7 @@ type measured struct {
 	leases *lease.Table
 	store  *store.Store
 	dhcp   *dhcp.Server
+	others *dhcp.Lookout
 	swarms *swarms
 }
 
@@ -58,7 +59,13 @@ func (m measured) snapshot() metrics.Snapshot {
 		for _, r := range n.Ranges {
 			pool += r.Size()
 		}
-		s.Networks = append(s.Networks, metrics.Network{Name: n.Name, Pool: pool, Leases: states[n.Name]})
+		others := 0
+		for _, o := range m.others.Others() {
+			if o.Interface == n.Interface && n.Mode == boot.Authoritative && !n.Relayed {
+				others++
+			}
+		}
+		s.Networks = append(s.Networks, metrics.Network{Name: n.Name, Pool: pool, Leases: states[n.Name], Others: others})
 	}
 	kept, _ := m.swarms.all("") // none is no error here
 	for _, k := range kept {

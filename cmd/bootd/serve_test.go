@@ -70,6 +70,9 @@ func (c *cable) open(_ string, port uint16) (dhcp.Conn, error) {
 	return c, nil
 }
 
+// noTap is a wire on which other servers cannot be looked for.
+func noTap(string) (dhcp.Tap, error) { return nil, errors.New("there is only a cable") }
+
 // exchange sends a packet and waits for its answer.
 func (c *cable) exchange(p *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 	select {
@@ -277,6 +280,7 @@ log: {level: warn}
 	c := newCable()
 	w := wire{
 		open: c.open,
+		tap:  noTap,
 		link: func(iface string) (dhcp.Link, error) {
 			return dhcp.Link{Interface: iface, Addrs: []netip.Prefix{netip.MustParsePrefix("127.0.1.1/24")}}, nil
 		},

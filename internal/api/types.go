@@ -29,6 +29,17 @@ type Network struct {
 	Interface string       `json:"interface"`
 	Mode      boot.Mode    `json:"mode"`
 	Subnet    netip.Prefix `json:"subnet"`
+	// Others are DHCP servers beside bootd, where there should be none.
+	Others []OtherServer `json:"others,omitempty"`
+}
+
+// An OtherServer is a DHCP server that is not bootd.
+type OtherServer struct {
+	Addr   netip.Addr `json:"addr"`
+	MAC    boot.MAC   `json:"mac"`
+	Offers netip.Addr `json:"offers,omitzero"` // an address that it gave; unset: it is only about booting
+	Since  time.Time  `json:"since"`
+	Last   time.Time  `json:"last"`
 }
 
 // An Image is an image that a profile names, and whether it is there.

@@ -38,6 +38,7 @@ type Network struct {
 	Name   string
 	Pool   int            // addresses to lease
 	Leases map[string]int // by state
+	Others int            // DHCP servers that are not bootd
 }
 
 // A Swarm is a Docker Swarm that is kept.
@@ -132,6 +133,7 @@ var (
 	machines      = desc("machines", "Machines by the stage that their latest boot has come to.", "stage")
 	late          = desc("machines_late", "Machines that have waited for their next stage longer than usual.")
 	pool          = desc("dhcp_pool_addresses", "Addresses that can be leased.", "network")
+	others        = desc("dhcp_other_servers", "DHCP servers beside bootd, where there should be none.", "network")
 	leases        = desc("dhcp_leases", "Leases by state.", "network", "state")
 	dropped       = desc("dhcp_dropped_total", "DHCP requests that were dropped unread, because more came than could be answered.")
 	images        = desc("image_available", "1 if an image that a profile names is there.", "image")
@@ -147,7 +149,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (r *reader) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{info, configValid, machines, late, pool, leases, dropped, images, storeBytes,
+	for _, d := range []*prometheus.Desc{info, configValid, machines, late, pool, others, leases, dropped, images, storeBytes,
 		swarmReady, swarmLost, swarmNodes, swarmTasks, swarmRemovals, swarmRotation, swarmDrains} {
 		ch <- d
 	}
@@ -176,6 +178,7 @@ func (r *reader) Collect(ch chan<- prometheus.Metric) {
 	counter(dropped, float64(s.DHCPDropped))
 	for _, n := range s.Networks {
 		gauge(pool, float64(n.Pool), n.Name)
+		gauge(others, float64(n.Others), n.Name)
 		for state, count := range n.Leases {
 			gauge(leases, float64(count), n.Name, state)
 		}

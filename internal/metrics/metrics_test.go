@@ -68,6 +68,7 @@ func TestScrape(t *testing.T) {
 		`bootd_config_valid 1`,
 		`bootd_dhcp_dropped_total 7`,
 		`bootd_dhcp_leases{network="rack",state="bound"} 3`,
+		`bootd_dhcp_other_servers{network="rack"} 0`,
 		`bootd_dhcp_pool_addresses{network="rack"} 151`,
 		`bootd_image_available{image="flatcar/stable"} 0`,
 		`bootd_image_available{image="lab/debian"} 1`,
