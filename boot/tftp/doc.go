@@ -1,5 +1,5 @@
 // Package tftp hands out boot loaders by TFTP (RFC 1350, with the options of
-// RFC 2347 to 2349), read-only.
+// RFC 2347 to 2349 and RFC 7440), read-only.
 //
 // # What is there
 //
@@ -19,7 +19,9 @@
 //
 // # How it is kept in bounds
 //
-// The protocol itself is pin/tftp's. Its socket is wrapped by a [front] that
+// The protocol itself is pin/tftp's, but for transfers in windows of several
+// blocks (RFC 7440) and with a timeout of the client's choice (RFC 2349), which
+// the library does not have. Its socket is wrapped by a [front] that
 // sees read requests first, because the library would open a socket and start a
 // goroutine for each: requests that are malformed, larger than RFC 2347 allows,
 // or more than the server has sessions for end there. A request too many gets no

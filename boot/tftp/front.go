@@ -22,14 +22,15 @@ type session struct {
 
 // A front is the server's socket as the TFTP library sees it. Only read
 // requests that are to be served come through, each with its file name replaced
-// by the ID of a session. (A sender of our own, for the option windowsize of RFC
-// 7440, would take its requests out here.)
+// by the ID of a session. Those that want what the library does not do are taken
+// out.
 type front struct {
 	net.PacketConn // not a *net.UDPConn to the library, which would read past us
 	conn           *net.UDPConn
 	bound          netip.Addr // unspecified: all of this machine's
 	most, mostEach int        // sessions, in all and for each client
 	log            *slog.Logger
+	take           func(q request, s session, mtu int) // serves what the library cannot
 
 	mu       sync.Mutex
 	next     uint64
@@ -93,6 +94,11 @@ func (f *front) admit(p []byte, from netip.AddrPort) ([]byte, bool) {
 	if !f.startLocked(&s) {
 		return nil, false
 	}
+	if q.wants() {
+		f.take(q, s, mtu)
+		return nil, false
+	}
+	f.last = s.id
 	return q.packet(s.id, mtu), true
 }
 
@@ -111,7 +117,6 @@ func (f *front) startLocked(s *session) bool {
 	}
 	f.next++
 	s.id = strconv.FormatUint(f.next, 10)
-	f.last = s.id
 	f.sessions[s.id] = *s
 	f.clients[s.client.Addr()]++
 	return true

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Opcodes (RFC 1350 section 5).
@@ -41,6 +42,9 @@ type request struct {
 	mode  string // octet or netascii
 	block int    // wished block size; 0: none
 	size  bool   // wants to know the file's size (option tsize, RFC 2349)
+
+	window  int           // blocks to an acknowledgement (RFC 7440); 0: does not say
+	timeout time.Duration // until something is sent again (RFC 2349); 0: does not say
 }
 
 // parseRequest reads a packet that arrived at the server's port.
@@ -84,6 +88,14 @@ func (q *request) option(name, value string) {
 		}
 	case "tsize":
 		q.size = true
+	case "windowsize":
+		if n, err := strconv.ParseUint(value, 10, 16); err == nil && n > 0 {
+			q.window = int(n)
+		}
+	case "timeout":
+		if n, err := strconv.ParseUint(value, 10, 8); err == nil && n > 0 {
+			q.timeout = time.Duration(n) * time.Second
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -16,9 +17,11 @@ func TestParseRequest(t *testing.T) {
 		err    error
 	}{
 		"plain":              {rrq + "a\x00octet\x00", request{name: "a", mode: "octet"}, nil},
-		"EDK2 size probe":    {rrq + "snponly.efi\x00octet\x00tsize\x000\x00blksize\x001468\x00", request{"snponly.efi", "octet", 1468, true}, nil},
-		"EDK2 with a window": {rrq + "a\x00octet\x00blksize\x001468\x00windowsize\x004\x00", request{"a", "octet", 1468, false}, nil},
-		"shouting":           {rrq + "A\x00OCTET\x00BLKSIZE\x00600\x00TSIZE\x000\x00", request{"A", "octet", 600, true}, nil},
+		"EDK2 size probe":    {rrq + "snponly.efi\x00octet\x00tsize\x000\x00blksize\x001468\x00", request{name: "snponly.efi", mode: "octet", block: 1468, size: true}, nil},
+		"EDK2 with a window": {rrq + "a\x00octet\x00blksize\x001468\x00windowsize\x004\x00", request{name: "a", mode: "octet", block: 1468, window: 4}, nil},
+		"a timeout":          {rrq + "a\x00octet\x00timeout\x003\x00", request{name: "a", mode: "octet", timeout: 3 * time.Second}, nil},
+		"odd windows":        {rrq + "a\x00octet\x00windowsize\x000\x00timeout\x00256\x00windowsize\x0065536\x00timeout\x000\x00", request{name: "a", mode: "octet"}, nil},
+		"shouting":           {rrq + "A\x00OCTET\x00BLKSIZE\x00600\x00TSIZE\x000\x00", request{name: "A", mode: "octet", block: 600, size: true}, nil},
 		"padded with zeros":  {rrq + "a\x00octet\x00" + strings.Repeat("\x00", 300), request{name: "a", mode: "octet"}, nil},
 		"option cut off":     {rrq + "a\x00octet\x00blksize\x0014", request{name: "a", mode: "octet"}, nil},
 		"block too small":    {rrq + "a\x00octet\x00blksize\x008\x00", request{name: "a", mode: "octet"}, nil},
@@ -57,13 +60,13 @@ func TestRequestForTheLibrary(t *testing.T) {
 		mtu  int
 		want string
 	}{
-		"no options":             {request{"x", "octet", 0, false}, 1500, "\x00\x017\x00octet\x00"},
-		"fits":                   {request{"x", "octet", 1468, true}, 1500, "\x00\x017\x00octet\x00blksize\x001468\x00tsize\x000\x00"},
-		"through a tunnel":       {request{"x", "octet", 1468, false}, 1450, "\x00\x017\x00octet\x00blksize\x001418\x00"},
-		"loopback":               {request{"x", "octet", 65464, false}, 65536, "\x00\x017\x00octet\x00blksize\x0065464\x00"},
-		"unknown MTU":            {request{"x", "octet", 1468, false}, 0, "\x00\x017\x00octet\x00blksize\x001468\x00"},
-		"an MTU that cannot be":  {request{"x", "octet", 1468, false}, 68, "\x00\x017\x00octet\x00blksize\x00512\x00"},
-		"the name is not passed": {request{"../../x", "netascii", 0, false}, 0, "\x00\x017\x00netascii\x00"},
+		"no options":             {request{name: "x", mode: "octet", block: 0, size: false}, 1500, "\x00\x017\x00octet\x00"},
+		"fits":                   {request{name: "x", mode: "octet", block: 1468, size: true}, 1500, "\x00\x017\x00octet\x00blksize\x001468\x00tsize\x000\x00"},
+		"through a tunnel":       {request{name: "x", mode: "octet", block: 1468, size: false}, 1450, "\x00\x017\x00octet\x00blksize\x001418\x00"},
+		"loopback":               {request{name: "x", mode: "octet", block: 65464, size: false}, 65536, "\x00\x017\x00octet\x00blksize\x0065464\x00"},
+		"unknown MTU":            {request{name: "x", mode: "octet", block: 1468, size: false}, 0, "\x00\x017\x00octet\x00blksize\x001468\x00"},
+		"an MTU that cannot be":  {request{name: "x", mode: "octet", block: 1468, size: false}, 68, "\x00\x017\x00octet\x00blksize\x00512\x00"},
+		"the name is not passed": {request{name: "../../x", mode: "netascii", block: 0, size: false}, 0, "\x00\x017\x00netascii\x00"},
 	} {
 		if got := string(tt.q.packet("7", tt.mtu)); got != tt.want {
 			t.Errorf("%s: got %q, want %q", name, got, tt.want)

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pin/tftp/v3"
@@ -98,6 +99,7 @@ func (s *Server) String() string { return "tftp " + s.Addr().String() }
 // Run serves until ctx ends. Transfers under way are then broken off; those
 // whose client is silent delay the return by up to ten seconds.
 func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	srv := tftp.NewServer(func(id string, rf io.ReaderFrom) error { return s.send(ctx, id, rf) }, nil)
 	srv.SetTimeout(timeout)
 	srv.SetRetries(retries)
@@ -105,6 +107,14 @@ func (s *Server) Run(ctx context.Context) error {
 	srv.SetBlockSizeNegotiation(false)                   // the front has looked at the MTU
 	srv.SetHook(hook{s.front})
 
+	var windows sync.WaitGroup
+	defer func() {
+		cancel() // when the socket has failed
+		windows.Wait()
+	}()
+	s.front.take = func(q request, ses session, mtu int) {
+		windows.Go(func() { s.sendWindows(ctx, q, ses, mtu) })
+	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(s.front) }()
 	var err error
@@ -133,19 +143,9 @@ func (s *Server) send(ctx context.Context, id string, rf io.ReaderFrom) error {
 		return errors.New("this request has ended")
 	}
 	log := s.log.With("addr", q.client.String(), "file", q.name)
-	name, ok := cleanName(q.name)
-	if !ok {
-		log.Debug("TFTP file refused")
-		return errors.New("file not found")
-	}
-	f, err := s.tree.open(name, q.server)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		log.Debug("TFTP file not found")
-		return errors.New("file not found: " + name)
-	case err != nil:
-		log.Warn("TFTP file cannot be read", "err", err)
-		return errors.New("file cannot be read: " + name)
+	name, f, err := s.find(log, q)
+	if err != nil {
+		return err
 	}
 	defer f.Close()
 	if t, ok := rf.(tftp.OutgoingTransfer); ok {
@@ -156,6 +156,31 @@ func (s *Server) send(ctx context.Context, id string, rf io.ReaderFrom) error {
 		logFailure(log, err)
 		return err
 	}
+	s.sent(log, q, name, f, n)
+	return nil
+}
+
+// find opens the file that a session is about. The error is for the client.
+func (s *Server) find(log *slog.Logger, q session) (string, file, error) {
+	name, ok := cleanName(q.name)
+	if !ok {
+		log.Debug("TFTP file refused")
+		return "", file{}, errors.New("file not found")
+	}
+	f, err := s.tree.open(name, q.server)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		log.Debug("TFTP file not found")
+		return "", file{}, errors.New("file not found: " + name)
+	case err != nil:
+		log.Warn("TFTP file cannot be read", "err", err)
+		return "", file{}, errors.New("file cannot be read: " + name)
+	}
+	return name, f, nil
+}
+
+// sent tells that a client has a file.
+func (s *Server) sent(log *slog.Logger, q session, name string, f file, n int64) {
 	log.Debug("TFTP file sent", "bytes", n)
 	if f.loader {
 		now := time.Now()
@@ -164,7 +189,6 @@ func (s *Server) send(ctx context.Context, id string, rf io.ReaderFrom) error {
 			Text: name + " by TFTP", Bytes: n, Took: now.Sub(q.begun),
 		})
 	}
-	return nil
 }
 
 // logFailure tells of a transfer that was not completed. That the client broke

@@ -275,7 +275,7 @@ func TestSizeProbe(t *testing.T) {
 	for i := 0; i+1 < len(f); i += 2 {
 		options[f[i]] = f[i+1]
 	}
-	if d := cmp.Diff(map[string]string{"tsize": "5000", "blksize": "1468"}, options); got[:2] != "\x00\x06" || d != "" {
+	if d := cmp.Diff(map[string]string{"tsize": "5000", "blksize": "1468", "windowsize": "4"}, options); got[:2] != "\x00\x06" || d != "" {
 		t.Fatalf("answered %q: %s", got, d)
 	}
 	send(t, conn, from, "\x00\x05\x00\x08User aborted the transfer\x00")
@@ -336,22 +336,47 @@ func TestStopBeforeAndAfterStart(t *testing.T) {
 	}
 }
 
-// TestCurl has another implementation fetch.
-func TestCurl(t *testing.T) {
-	curl, err := exec.LookPath("curl")
-	if err != nil {
-		t.Skip("curl is not installed")
-	}
+// TestClients has other implementations fetch.
+func TestClients(t *testing.T) {
 	dir := t.TempDir()
 	want := strings.Repeat("0123456789", 20000)
 	write(t, filepath.Join(dir, "ipxe.efi"), want)
 	b := start(t, dir, "")
-	for _, args := range [][]string{{}, {"--tftp-blksize", "1468"}, {"--tftp-blksize", "8192"}, {"--tftp-no-options"}} {
-		args = append(args, "-sS", "--max-time", "20", "tftp://"+b.addr.String()+"/ipxe.efi")
-		out, err := exec.Command(curl, args...).Output()
-		if err != nil || string(out) != want {
-			t.Errorf("curl %v: %d bytes, %v", args, len(out), err)
-		}
+	host, port := b.addr.Addr().String(), fmt.Sprint(b.addr.Port())
+	for _, c := range []struct {
+		program string
+		args    []string
+	}{
+		{"curl", []string{"-sS", "--max-time", "20", "-o", "OUT", "tftp://" + b.addr.String() + "/ipxe.efi"}},
+		{"curl", []string{"--tftp-blksize", "1468", "-sS", "--max-time", "20", "-o", "OUT", "tftp://" + b.addr.String() + "/ipxe.efi"}},
+		{"curl", []string{"--tftp-blksize", "8192", "-sS", "--max-time", "20", "-o", "OUT", "tftp://" + b.addr.String() + "/ipxe.efi"}},
+		{"curl", []string{"--tftp-no-options", "-sS", "--max-time", "20", "-o", "OUT", "tftp://" + b.addr.String() + "/ipxe.efi"}},
+		{"busybox", []string{"tftp", "-g", "-r", "ipxe.efi", "-l", "OUT", host, port}},
+		{"busybox", []string{"tftp", "-g", "-b", "1468", "-r", "ipxe.efi", "-l", "OUT", host, port}},
+		{"atftp", []string{"--get", "-r", "ipxe.efi", "-l", "OUT", host, port}},
+		{"atftp", []string{"--get", "-r", "ipxe.efi", "-l", "OUT", "--option", "blksize 1468", "--option", "windowsize 8", host, port}},
+		{"atftp", []string{"--get", "-r", "ipxe.efi", "-l", "OUT", "--option", "timeout 3", "--option", "tsize 0", host, port}},
+		{"tftp", []string{"-m", "octet", host, port, "-c", "get", "ipxe.efi", "OUT"}},
+	} {
+		t.Run(strings.Join(append([]string{c.program}, c.args...), " "), func(t *testing.T) {
+			program, err := exec.LookPath(c.program)
+			if err != nil {
+				t.Skipf("%s is not installed", c.program)
+			}
+			out := filepath.Join(t.TempDir(), "out")
+			for i := range c.args {
+				if c.args[i] == "OUT" {
+					c.args[i] = out
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			said, err := exec.CommandContext(ctx, program, c.args...).CombinedOutput()
+			got, _ := os.ReadFile(out)
+			if err != nil || string(got) != want {
+				t.Errorf("%d bytes, %v\n%s", len(got), err, said)
+			}
+		})
 	}
 }
 

@@ -43,6 +43,8 @@ func Requirements() []Requirement {
 		{"nginx", "nginx-light", "the same", true},
 		{"busybox", "busybox-static", "its DHCP client, and its shell for what runs on nodes", true},
 		{"curl", "curl", "its TFTP and HTTP client, and what runs on nodes", true},
+		{"atftp", "atftp", "a TFTP client that asks for windows", true},
+		{"tftp", "tftp-hpa", "a TFTP client", true},
 		{"gpg", "gnupg", "signing images as their makers do", true},
 		{"ipmi_sim", "openipmi", "BMCs that bootd switches machines by", true},
 		{"ipmitool", "ipmitool", "the same", true},
