@@ -157,10 +157,18 @@ func readLoader(path string) ([]byte, error) {
 // (ipxe-snponly-x86_64.efi) and others give to builds for UEFI.
 var efiTarget = regexp.MustCompile(`^(?:ipxe[-_])?(snponly|ipxe)(?:[-_.](?:x86_64|amd64|x64|i386|ia32|arm64|aarch64|arm32|arm))?\.efi$`)
 
+// shimTarget matches the shims that iPXE's makers have signed, which start the
+// build that they are named after (github.com/ipxe/shim).
+var shimTarget = regexp.MustCompile(`^(?:snponly|ipxe)-shim(?:x64|aa64)\.efi$`)
+
 // target tells from a file's name which target of iPXE's build it is:
-// undionly.kpxe, ipxe.pxe, snponly.efi, ipxe.efi; empty: none.
+// undionly.kpxe, ipxe.pxe, snponly.efi, ipxe.efi, or a shim in front of one;
+// empty: none.
 func target(file string) string {
 	file = strings.ToLower(file)
+	if shimTarget.MatchString(file) {
+		return file
+	}
 	if file == "undionly.kpxe" || file == "ipxe.pxe" {
 		return file
 	}

@@ -53,6 +53,17 @@ func TestLoadersIn(t *testing.T) {
 			},
 		},
 		{
+			name: "Secure Boot",
+			files: map[string][]byte{
+				"snponly.efi": pe(peX64), "snponly-shimx64.efi": pe(peX64), "arm64/ipxe.efi": pe(peARM64), "arm64/ipxe-shimaa64.efi": pe(peARM64),
+				"shimx64.efi": pe(peX64), "snponly-shimx64.efi.signed": pe(peX64),
+			},
+			want: map[string]string{
+				"snponly.efi": "snponly.efi", "snponly-shimx64.efi": "snponly-shimx64.efi",
+				"arm64/ipxe.efi": "arm64/ipxe.efi", "arm64/ipxe-shimaa64.efi": "arm64/ipxe-shimaa64.efi",
+			},
+		},
+		{
 			name: "Fedora",
 			files: map[string][]byte{
 				"undionly.kpxe": nbp(), "ipxe-i386.efi": pe(peI386), "ipxe-x86_64.efi": pe(peX64), "ipxe-snponly-x86_64.efi": pe(peX64),

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,15 +92,20 @@ func framed(from boot.MAC, addr string, payload []byte) []byte {
 // TestLookout has another server come and go.
 func TestLookout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		passes := func(d time.Duration) {
+			time.Sleep(d)
+			synctest.Wait()
+		}
 		l := newLine()
 		var log bytes.Buffer
 		c := catalog(t)
-		absent := true
+		var absent atomic.Bool
+		absent.Store(true)
 		o := dhcp.NewLookout(dhcp.LookoutConfig{
 			Catalog: func() *boot.Catalog { return c }, Log: slog.New(slog.NewTextHandler(&log, nil)),
 			Link: onlyEth1,
 			Open: func(iface string) (dhcp.Tap, error) {
-				if absent {
+				if absent.Load() {
 					return nil, errors.New("not permitted")
 				}
 				return l, nil
@@ -108,12 +114,12 @@ func TestLookout(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- o.Run(ctx) }()
-		time.Sleep(10 * time.Minute)
+		passes(10 * time.Minute)
 		if n := strings.Count(log.String(), "not permitted"); n != 1 {
 			t.Errorf("said %d times:\n%s", n, log.String())
 		}
-		absent = false
-		time.Sleep(time.Minute)
+		absent.Store(false)
+		passes(time.Minute)
 		if got := o.Others(); len(got) != 0 || len(l.asked) != 2 {
 			t.Fatalf("nobody answers: %v, asked %d times", got, len(l.asked))
 		}
@@ -121,30 +127,30 @@ func TestLookout(t *testing.T) {
 			t.Errorf("asked %s", m.Summary())
 		}
 		l.serves("10.0.0.2")
-		time.Sleep(6 * time.Minute)
+		passes(6 * time.Minute)
 		got := o.Others()
 		if len(got) != 1 || got[0].String() != "10.0.0.2 (02:00:00:00:03:85) gives addresses, such as 10.0.0.150" || got[0].Interface != "eth1" {
 			t.Fatalf("others: %v", got)
 		}
-		time.Sleep(time.Hour)
+		passes(time.Hour)
 		if n := strings.Count(log.String(), "another DHCP server answers here"); n != 1 {
 			t.Errorf("said %d times:\n%s", n, log.String())
 		}
 		// What bootd says itself, and what it relays to its own address, is none.
 		l.serves("")
-		time.Sleep(15 * time.Minute)
+		passes(15 * time.Minute)
 		if got := o.Others(); len(got) != 0 || !strings.Contains(log.String(), "silent now") {
 			t.Errorf("it is gone, and there is still %v\n%s", got, log.String())
 		}
 		l.serves("10.0.0.1")
-		time.Sleep(6 * time.Minute)
+		passes(6 * time.Minute)
 		if got := o.Others(); len(got) != 0 {
 			t.Errorf("bootd is another server to itself: %v", got)
 		}
 		// A crowd is told apart up to a bound.
 		for i := range 100 {
 			l.serves(netip.AddrFrom4([4]byte{10, 0, 0, byte(100 + i)}).String())
-			time.Sleep(6 * time.Minute)
+			passes(6 * time.Minute)
 		}
 		if got := o.Others(); len(got) == 0 || len(got) > 16 {
 			t.Errorf("%d others", len(got))
