@@ -51,8 +51,11 @@ fuzz:
 	  for f in $$(CGO_ENABLED=0 $(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 	    CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
-bench:
-	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./boot/... ./ignition ./assets ./internal/...
+# The last of them compare bootd with other servers, as far as those are
+# installed: apt-get install kea-dhcp4-server dnsmasq-base
+bench: build
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./boot/... ./ignition ./assets $$($(GO) list ./internal/... | grep -v /lab$$)
+	$(SUDO) env "PATH=$$PATH" BOOTD=$(CURDIR)/$(BOOTD) CGO_ENABLED=0 $(GO) test -run '^$$' -bench Peers -benchtime 1x ./internal/lab
 
 install: build
 	install -D -m 755 $(BOOTD) $(DESTDIR)/usr/bin/bootd
