@@ -134,8 +134,8 @@ func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 // on makes n the network that the answer is about.
 func (q *query) on(n *boot.Network) {
 	q.network, q.server = n, ServerAddr(n, q.link)
-	if !q.server.IsValid() && len(q.link.Addrs) > 0 {
-		q.server = q.link.Addrs[0].Addr() // the client is behind a relay agent
+	if !n.Server.IsValid() && !inside(n, q.link).IsValid() {
+		q.server = facing(q.link, q.From.Addr()) // the client is behind a relay agent
 	}
 	// The agent may want to be taken for the server, so that clients renew
 	// their leases through it (RFC 5107).

@@ -129,6 +129,21 @@ func inside(n *boot.Network, link Link) netip.Addr {
 	return netip.Addr{}
 }
 
+// facing is the address of an interface in the subnet of who sent a packet
+// there, or else its first one; invalid: it has none. A relay agent and its
+// clients know bootd by it.
+func facing(link Link, from netip.Addr) (first netip.Addr) {
+	for _, a := range link.Addrs {
+		if a.Contains(from) {
+			return a.Addr()
+		}
+		if !first.IsValid() {
+			first = a.Addr()
+		}
+	}
+	return first
+}
+
 // ServerAddr is bootd's own address on a network: as configured, or the one of
 // the interface that lies in the subnet, or, behind relay agents, its first one.
 // It is invalid when there is none.

@@ -128,12 +128,16 @@ func TestReal(t *testing.T) {
 }
 
 // A machine is a thread that lives in a network namespace of its own.
-type machine struct{ work chan func() }
+type machine struct {
+	work  chan func()
+	ended chan struct{} // closed when its thread has ended, which a failed check may do
+}
 
 func newMachine(t *testing.T) (m machine, tid int) {
-	m.work = make(chan func())
+	m.work, m.ended = make(chan func()), make(chan struct{})
 	ready := make(chan error)
 	go func() {
+		defer close(m.ended)
 		runtime.LockOSThread() // for good: the thread ends with the goroutine
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		tid = unix.Gettid()
@@ -151,8 +155,11 @@ func newMachine(t *testing.T) (m machine, tid int) {
 
 func (m machine) do(f func()) {
 	done := make(chan struct{})
-	m.work <- func() { defer close(done); f() }
-	<-done
+	select {
+	case m.work <- func() { defer close(done); f() }:
+		<-done
+	case <-m.ended:
+	}
 }
 
 func run(t *testing.T, args ...string) string {
@@ -213,6 +220,8 @@ func TestRealInside(t *testing.T) {
 			t.Errorf("10.0.0.102 is %s", l.State)
 		}
 	})
+	realClients(t, m, p)
+	t.Run("relay agent", func(t *testing.T) { relayed(t, m, tid, p) })
 	t.Run("another server", func(t *testing.T) { lookout(t, m, p) })
 	t.Run("after the interface was made anew", func(t *testing.T) {
 		run(t, "ip", "link", "del", "eth1")
