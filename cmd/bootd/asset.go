@@ -33,7 +33,9 @@ func (a *app) assets() (*config.Config, *assets.Store, error) {
 
 func (a *app) assetListCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "the images in the store", Args: exactly(),
+		Use: "list", Short: "the images in the store",
+		Example: "  bootd asset list\n  bootd asset list -o json",
+		Args:    exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			_, s, err := a.assets()
 			if err != nil {
@@ -200,7 +202,7 @@ func (a *app) assetRmCommand() *cobra.Command {
 
 func (a *app) assetLoadersCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "loaders", Short: "the iPXE builds that were found, and for which firmware", Args: exactly(),
+		Use: "loaders", Example: "  bootd asset loaders", Short: "the iPXE builds that were found, and for which firmware", Args: exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := config.Load(a.dir)
 			if err != nil {

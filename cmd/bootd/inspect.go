@@ -15,7 +15,9 @@ import (
 func (a *app) leaseCommand() *cobra.Command {
 	c := &cobra.Command{Use: "lease", Short: "the addresses that were given out"}
 	return group(c, a.leaseReleaseCommand(), &cobra.Command{
-		Use: "list", Short: "who has which address", Args: exactly(),
+		Use: "list", Short: "who has which address",
+		Example: "  bootd lease list",
+		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			list, err := a.api().Leases(c.Context())
 			if err != nil {
@@ -125,7 +127,9 @@ func (a *app) event(e api.Event) error {
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "status", Short: "how the server is", Args: exactly(),
+		Use: "status", Short: "how the server is",
+		Example: "  bootd status\n  bootd status -o json",
+		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.api().Status(c.Context())
 			if err != nil {

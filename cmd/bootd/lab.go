@@ -54,7 +54,7 @@ func (a *app) say(text string) { fmt.Fprintln(a.out, "==>", text) }
 func (a *app) labInstallCommand() *cobra.Command {
 	var tests bool
 	c := &cobra.Command{
-		Use:   "install",
+		Use: "install", Example: "  bootd lab install --tests",
 		Short: "install the packages that a lab needs (Debian, Ubuntu)",
 		Args:  exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -85,7 +85,7 @@ func (a *app) labInstallCommand() *cobra.Command {
 func (a *app) labImageCommand() *cobra.Command {
 	var rebuild bool
 	c := &cobra.Command{
-		Use:   "image",
+		Use: "image", Example: "  bootd lab image",
 		Short: "build the lab's live image, unless it is there already",
 		Args:  exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -226,7 +226,7 @@ func (a *app) labPower(ctx context.Context, l lab.Lab, action lab.Action, names 
 
 func (a *app) labStatusCommand(open func() (lab.Lab, error)) *cobra.Command {
 	return &cobra.Command{
-		Use:   "status",
+		Use: "status", Example: "  bootd lab status\n  bootd lab status --name classic",
 		Short: "show what runs in the lab",
 		Args:  exactly(),
 		RunE: func(*cobra.Command, []string) error {
@@ -317,7 +317,7 @@ func (a *app) labSSHCommand(open func() (lab.Lab, error)) *cobra.Command {
 
 func (a *app) labDownCommand(open func() (lab.Lab, error)) *cobra.Command {
 	return &cobra.Command{
-		Use:   "down",
+		Use: "down", Example: "  bootd lab down",
 		Short: "remove every trace of the lab, but keep its live image",
 		Args:  exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -20,7 +20,7 @@ func (a *app) labDemoCommand(open func() (lab.Lab, error)) *cobra.Command {
 	var accel string
 	var limit time.Duration
 	c := &cobra.Command{
-		Use:   "demo",
+		Use: "demo", Example: "  bootd lab demo",
 		Short: "power on three diskless machines and see them in the swarm",
 		Long: `Demo creates the lab, powers its machines on, shows their boots as they grow, and
 ends with the swarm's node list. On a terminal the lab then stays until Ctrl-C,

@@ -26,7 +26,9 @@ func (a *app) machineCommand() *cobra.Command {
 	group(c, a.powerCommand())
 	return group(c,
 		&cobra.Command{
-			Use: "list", Short: "where each machine is", Args: exactly(),
+			Use: "list", Short: "where each machine is",
+			Example: "  bootd machine list\n  bootd machine list -o json",
+			Args:    exactly(),
 			RunE: func(c *cobra.Command, _ []string) error {
 				list, err := a.api().Machines(c.Context())
 				if err != nil {
@@ -55,6 +57,7 @@ func (a *app) machineCommand() *cobra.Command {
 		},
 		&cobra.Command{
 			Use: "explain MACHINE", Short: "every effective value of a machine, and the line it was written on",
+			Example: "  bootd machine explain node1",
 			Long: `Explain reads the configuration directory, not the running server, so it shows
 what the machine would get at its next boot. What the server has learned of the
 machine (its serial number) is used if the server answers.`,

@@ -18,7 +18,9 @@ func (a *app) profileCommand() *cobra.Command {
 	c := &cobra.Command{Use: "profile", Short: "what machines get"}
 	return group(c,
 		&cobra.Command{
-			Use: "list", Short: "the profiles", Args: exactly(),
+			Use: "list", Short: "the profiles",
+			Example: "  bootd profile list",
+			Args:    exactly(),
 			RunE: func(*cobra.Command, []string) error {
 				cfg, err := config.Load(a.dir)
 				if err != nil {
