@@ -39,6 +39,7 @@ var may = map[string][]string{
 	"internal/api":      {"boot"},
 	"internal/metrics":  {"boot"},
 	"internal/fleet":    {"boot"},
+	"internal/task":     {"internal/fleet", "internal/store"},
 	"internal/esx":      {"boot", "internal/fleet", "internal/esx/vmdk"},
 	"internal/esx/vmdk": {},
 	"internal/client":   {"boot", "internal/api"},
