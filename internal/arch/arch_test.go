@@ -40,6 +40,7 @@ var may = map[string][]string{
 	"internal/metrics":  {"boot"},
 	"internal/fleet":    {"boot"},
 	"internal/task":     {"internal/fleet", "internal/store"},
+	"internal/place":    {"internal/fleet"},
 	"internal/esx":      {"boot", "internal/fleet", "internal/esx/vmdk"},
 	"internal/esx/vmdk": {},
 	"internal/client":   {"boot", "internal/api"},
