@@ -124,6 +124,29 @@ func TestRefusalCountsHosts(t *testing.T) {
 	}
 }
 
+// TestWhoTakes has hosts in every state there is: one is chosen exactly if it
+// takes VMs.
+func TestWhoTakes(t *testing.T) {
+	states := []fleet.HostState{fleet.HostCreating, fleet.HostNotProvisioned, fleet.HostReady, fleet.HostSuspended,
+		fleet.HostMaintenance, fleet.HostError, fleet.HostDeleted}
+	for _, state := range states {
+		for bits := range 16 {
+			h := ready("a")
+			h.State = state
+			h.Facts.Maintenance, h.Facts.ReadOnly, h.Health.Reachable = bits&1 != 0, bits&2 != 0, bits&4 == 0
+			if bits&8 != 0 {
+				h.Tags = []fleet.UsageTag{fleet.Management}
+			}
+			v := place.NewView(place.DefaultPolicy())
+			v.SetHost(h, place.Load{})
+			v.SetDatastore(disk("a"), place.Space{})
+			if _, err := v.Choose(small(), first); (err == nil) != h.Takes() {
+				t.Errorf("%s, %04b: %v, but Takes is %t", state, bits, err, h.Takes())
+			}
+		}
+	}
+}
+
 func TestPreferences(t *testing.T) {
 	tests := map[string]struct {
 		a, b    place.Load

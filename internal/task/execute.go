@@ -75,7 +75,7 @@ func (r *Runner) advance(ctx, doing context.Context, rec record) error {
 		return r.change(ctx, id, func(rec *record) { r.begin(rec, next) })
 	}
 	call := &Call{Task: id, Entity: rec.Task.Entity, argument: rec.Argument, index: next, runner: r}
-	err := r.try(doing, call, rec.Task.Steps[next].Started, plan.Steps[next].Do)
+	err := r.try(doing, call, plan.Steps[next].Do)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -147,7 +147,7 @@ func (r *Runner) undo(ctx context.Context, rec record, s Step) error {
 	var failed error
 	if s.Undo != nil {
 		call := &Call{Task: rec.Task.ID, Entity: rec.Task.Entity, argument: rec.Argument, index: rec.Undo - 1, runner: r}
-		failed = r.try(ctx, call, r.now(), s.Undo)
+		failed = r.try(ctx, call, s.Undo)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -165,8 +165,10 @@ func (r *Runner) undo(ctx context.Context, rec record, s Step) error {
 }
 
 // try calls f until it succeeds, fails for good, or has failed for longer than
-// Patience since a moment.
-func (r *Runner) try(ctx context.Context, c *Call, since time.Time, f func(context.Context, *Call) error) error {
+// Patience. The time that bootd was down does not count: what a step needs may
+// have been down with it.
+func (r *Runner) try(ctx context.Context, c *Call, f func(context.Context, *Call) error) error {
+	since := r.now()
 	for pause := r.options.Pause; ; pause = min(2*pause, 64*r.options.Pause) {
 		err := f(ctx, c)
 		if err == nil || ctx.Err() != nil || !passing(err) || r.now().Sub(since) >= r.options.Patience {

@@ -16,7 +16,7 @@ import (
 type Options struct {
 	Parallel int              // tasks at the same time; 16
 	Pause    time.Duration    // before a step is tried again first; it doubles up to 64 times; 1 s
-	Patience time.Duration    // how long after its beginning a step is still tried again; 10 min
+	Patience time.Duration    // how long a step is tried again, anew after a restart; 10 min
 	Keep     time.Duration    // how long ended tasks are kept; 7 days
 	Now      func() time.Time // the clock that tasks are dated by; time.Now
 	Log      *slog.Logger

@@ -395,6 +395,38 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestPatienceAfterRestart has a step that was interrupted longer ago than a step
+// is tried again: it is tried again all the same.
+func TestPatienceAfterRestart(t *testing.T) {
+	s, ctx := open(t), limited(t)
+	var clock atomic.Int64
+	o := options()
+	o.Now = func() time.Time { return time.Unix(clock.Load(), 0) }
+	o.Patience = time.Minute
+	began := make(chan struct{}, 1)
+	var tries atomic.Int32
+	r := task.New(s, o, task.Plan{Operation: build, Steps: []task.Step{{Operation: first, Do: func(ctx context.Context, _ *task.Call) error {
+		switch tries.Add(1) {
+		case 1:
+			began <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		case 2:
+			return &fleet.Fault{Kind: fleet.Unreachable, Doing: "reach", Host: "h", Text: "it starts"}
+		}
+		return nil
+	}}}})
+	id := add(t, s, r, task.Order{Operation: build, Entity: vm("a")})
+	stop := run(t, r)
+	<-began
+	stop()
+	clock.Add(3600)
+	run(t, r)
+	if got, err := r.Wait(ctx, id); err != nil || got.State != fleet.TaskCompleted || tries.Load() != 3 {
+		t.Errorf("%v after %d tries, %v", states(got), tries.Load(), err)
+	}
+}
+
 // TestSideBySide has more tasks than may run, two of each entity.
 func TestSideBySide(t *testing.T) {
 	s, ctx := open(t), limited(t)
