@@ -27,7 +27,7 @@ func TestOrders(t *testing.T) {
 		return err == nil && strings.Contains(string(console), "has no profile for this machine") &&
 			strings.Contains(operator(t, l, "machine", "list"), "waiting")
 	})
-	if out := operator(t, l, "machine", "show", mac); !strings.Contains(out, "QEMU") {
+	if out := operator(t, l, "machine", "show", mac); !strings.Contains(out, "LAB-NODE1") {
 		t.Errorf("its inventory is not shown:\n%s", out)
 	}
 	operator(t, l, "machine", "approve", mac, "--profile", "worker", "--name", "stranger")

@@ -69,6 +69,18 @@ func newRoom(b *testing.B) room {
 // socket opens the relay agent's port. It stays in the clients' namespace.
 func (r room) socket(b *testing.B) *net.UDPConn {
 	b.Helper()
+	var c *net.UDPConn
+	r.inside(b, func() (err error) {
+		c, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(roomAgent+":67")))
+		return err
+	})
+	_ = c.SetReadBuffer(4 << 20)
+	return c
+}
+
+// inside opens sockets in the clients' namespace.
+func (r room) inside(b *testing.B, open func() error) {
+	b.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	here, err := netns.Get()
@@ -89,12 +101,9 @@ func (r room) socket(b *testing.B) *net.UDPConn {
 			b.Fatal(err) // with the thread, which ends with its goroutine
 		}
 	}()
-	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(roomAgent+":67")))
-	if err != nil {
+	if err := open(); err != nil {
 		b.Fatal(err)
 	}
-	_ = c.SetReadBuffer(4 << 20)
-	return c
 }
 
 // start runs a server until the function that it returns is called.
@@ -116,18 +125,23 @@ func (r room) start(b *testing.B, env []string, argv ...string) (stop func()) {
 	}
 }
 
+// bootd runs the program under test, with more of a configuration.
+func (r room) bootd(b *testing.B, dir, more string) func() {
+	program := os.Getenv("BOOTD")
+	if program == "" {
+		b.Skip("BOOTD does not name the program")
+	}
+	put(b, filepath.Join(dir, "bootd.yaml"), "networks: [{interface: eth1, subnet: 10.0.0.0/16, range: 10.0.1.0-10.0.250.255}]\n"+
+		"state_dir: state\napi: {socket: bootd.sock}\nlog: {level: error}\n"+more)
+	return r.start(b, nil, program, "serve", "-c", dir)
+}
+
 // dhcpPeers are the servers that are compared. Each starts with no leases and
 // keeps them on disk: bootd synced before each answer, the others not.
 func dhcpPeers() map[string]func(b *testing.B, r room, dir string) (stop func()) {
 	return map[string]func(b *testing.B, r room, dir string) func(){
 		"bootd": func(b *testing.B, r room, dir string) func() {
-			program := os.Getenv("BOOTD")
-			if program == "" {
-				b.Skip("BOOTD does not name the program")
-			}
-			put(b, filepath.Join(dir, "bootd.yaml"), "networks: [{interface: eth1, subnet: 10.0.0.0/16, range: 10.0.1.0-10.0.250.255}]\n"+
-				"state_dir: state\napi: {socket: bootd.sock}\nlog: {level: error}\n")
-			return r.start(b, nil, program, "serve", "-c", dir)
+			return r.bootd(b, dir, "")
 		},
 		"dnsmasq": func(b *testing.B, r room, dir string) func() {
 			return r.start(b, nil, "dnsmasq", "-k", "-C", "/dev/null", "--port=0", "--interface=eth1", "--bind-interfaces", "--user=root", "--no-ping",
@@ -144,8 +158,12 @@ func dhcpPeers() map[string]func(b *testing.B, r room, dir string) (stop func())
 	}
 }
 
+// put writes a file, and the folders that it is in.
 func put(b *testing.B, path, text string) {
 	b.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		b.Fatal(err)
+	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		b.Fatal(err)
 	}
