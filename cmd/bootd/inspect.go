@@ -44,7 +44,7 @@ machine as long as others are free.`,
 		Example: "  bootd lease release 10.0.0.117",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError{errors.New("say which: bootd lease release ADDRESS...")}
+				return usageError{errors.New("say which: bootd lease release 10.0.0.117")}
 			}
 			for _, s := range args {
 				if _, err := netip.ParseAddr(s); err != nil {

@@ -13,9 +13,6 @@ import (
 	"bootd/boot"
 )
 
-// powerKinds are the keys that say how a machine is switched.
-var powerKinds = []string{string(boot.Redfish), string(boot.IPMI), string(boot.WOL)}
-
 // power reads how machines are switched on and off: none, or a mapping.
 func (l *loader) power(d *document, p *boot.Profile, v ast.Node) {
 	b := &boot.BMC{}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,12 +114,14 @@ func (r room) start(b *testing.B, env []string, argv ...string) (stop func()) {
 	c := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", r.servers}, argv...)...)
 	var said bytes.Buffer
 	c.Stdout, c.Stderr, c.Env = &said, &said, append(os.Environ(), env...)
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) } // so that it ends its children
+	c.WaitDelay = 5 * time.Second
 	if err := c.Start(); err != nil {
 		b.Fatal(err)
 	}
 	return func() {
 		cancel()
-		_ = c.Wait() // it was killed
+		_ = c.Wait() // it was told to end
 		if b.Failed() {
 			b.Logf("%s:\n%s", argv[0], said.Bytes()[max(0, said.Len()-3000):])
 		}

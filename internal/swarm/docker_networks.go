@@ -117,6 +117,7 @@ func (d *docker) NetworkUsers(ctx context.Context, id string) ([]string, error) 
 	}
 	var out []string
 	for _, s := range services {
+		//lint:ignore SA1019 engines before API 1.44 have what was attached that way
 		attached := append(slices.Clone(s.Spec.TaskTemplate.Networks), s.Spec.Networks...)
 		if slices.ContainsFunc(attached, func(a dockerswarm.NetworkAttachmentConfig) bool { return a.Target == id || a.Target == n.Name }) {
 			out = append(out, "service "+printable(s.Spec.Name, 80))

@@ -415,7 +415,7 @@ func (t *tunnel) signers(ctx context.Context) (list []ssh.Signer, done func(), e
 	if err != nil {
 		return nil, nil, noAccess("no SSH agent at %s: %s", t.ssh.Agent, cause(err))
 	}
-	if err := c.SetDeadline(time.Now().Add(connecting)); err == nil {
+	if err = c.SetDeadline(time.Now().Add(connecting)); err == nil {
 		list, err = agent.NewClient(c).Signers()
 	}
 	if err != nil || len(list) == 0 {
