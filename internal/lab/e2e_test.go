@@ -106,12 +106,37 @@ func watch(t *testing.T, l lab.Lab, machine, until string) []lab.Marker {
 	return markers
 }
 
+// handover is how long a machine may be silent that has its kernel and its
+// initramfs. The kernel speaks within seconds.
+const handover = 2 * time.Minute
+
 // follow returns a machine's markers up to the named one. Each is told of it.
+//
+// Once in a while an emulated machine hangs between its firmware and its kernel,
+// with all that it was served. It is switched off and on then, once, as an
+// operator would.
 func follow(t *testing.T, l lab.Lab, machine, until string, each func(lab.Marker)) ([]lab.Marker, error) {
+	markers, err := followOnce(t, l, machine, until, each)
+	if n := len(markers); err == nil || n == 0 || markers[n-1].Name != "initrd" || t.Context().Err() != nil {
+		return markers, err
+	}
+	t.Logf("%s hangs between its firmware and its kernel (%v); it is switched off and on", machine, err)
+	if _, err := l.Power(t.Context(), machine, lab.Cycle); err != nil {
+		return markers, err
+	}
+	return followOnce(t, l, machine, until, each)
+}
+
+func followOnce(t *testing.T, l lab.Lab, machine, until string, each func(lab.Marker)) ([]lab.Marker, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	silence := time.AfterFunc(patience, cancel)
+	defer silence.Stop()
 	var markers []lab.Marker
 	err := l.Watch(ctx, machine, func(m lab.Marker) bool {
+		if silence.Reset(patience); m.Name == "initrd" {
+			silence.Reset(handover)
+		}
 		markers = append(markers, m)
 		t.Logf("%s %6.1fs %-16s %s", machine, m.Since.Seconds(), m.Name, m.Text)
 		if each != nil {
