@@ -75,16 +75,43 @@ func (a *app) demo(ctx context.Context, l lab.Lab, dir, accel string, limit time
 	}
 	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	boots, err := a.watchBoots(wait, client.New(l.Socket()))
+	again := map[string]bool{}
+	boots, err := a.watchBoots(wait, client.New(l.Socket()), func(t boot.Timeline) error {
+		if again[t.Name] || !hangs(t, time.Now()) {
+			return nil
+		}
+		again[t.Name] = true
+		fmt.Fprintf(a.err, "%s hangs between its firmware and its kernel, as emulated machines do once in a while: it is switched off and on\n", t.Name)
+		_, err := l.Power(wait, t.Name, lab.Cycle)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("not all machines became ready: %w; see %s and %s", err, l.ServerLog(), l.Console("MACHINE"))
 	}
 	return a.showSwarm(ctx, l, boots)
 }
 
+// hangs reports whether a machine has had its kernel and initramfs for minutes,
+// and nothing was heard of them.
+func hangs(t boot.Timeline, now time.Time) bool {
+	const handover = 2 * time.Minute // the initramfs asks for an address within seconds
+	loaded, last := false, t.Started
+	for _, s := range t.Steps {
+		if s.Client == boot.Initramfs || s.Client == boot.System {
+			return false
+		}
+		loaded = loaded || s.Stage == boot.Initrd
+		if s.Last.After(last) {
+			last = s.Last
+		}
+	}
+	return loaded && now.Sub(last) > handover
+}
+
 // watchBoots draws the boots until all of them are done, and returns them. On
 // a terminal the picture is redrawn in place; elsewhere each new step is a line.
-func (a *app) watchBoots(ctx context.Context, api *client.Client) ([]boot.Timeline, error) {
+// Each boot is shown to each as well.
+func (a *app) watchBoots(ctx context.Context, api *client.Client, each func(boot.Timeline) error) ([]boot.Timeline, error) {
 	columns, tty := terminal(a.out)
 	w := waterfall{width: columns, colour: tty}
 	out := bufio.NewWriter(a.out)
@@ -96,6 +123,11 @@ func (a *app) watchBoots(ctx context.Context, api *client.Client) ([]boot.Timeli
 		boots, err := currentBoots(ctx, api)
 		if err != nil {
 			return nil, err
+		}
+		for _, t := range boots {
+			if err := each(t); err != nil {
+				return nil, err
+			}
 		}
 		if tty {
 			if shown > 0 {
