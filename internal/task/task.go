@@ -130,6 +130,19 @@ func (r *Runner) Add(tx *store.Tx, o Order) (fleet.Task, error) {
 	return t, store.Put(tx, unfinished, string(t.ID), ticket{Entity: o.Entity, Queued: now})
 }
 
+// Done writes a task into a transaction that carries out all that was ordered,
+// so that clients find one that is completed.
+func (r *Runner) Done(tx *store.Tx, o Order) (fleet.Task, error) {
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails
+	now := r.now()
+	t := fleet.Task{
+		ID: fleet.NewID[fleet.TaskID](random), Operation: o.Operation, Entity: o.Entity, State: fleet.TaskCompleted,
+		Queued: now, Started: now, Ended: now, Tenant: o.Tenant, Project: o.Project,
+	}
+	return t, store.Put(tx, tasks, string(t.ID), record{Task: t})
+}
+
 // Get returns a task as it is now. One that is not there, or was long ago, is an
 // error with code [fleet.NotFound].
 func (r *Runner) Get(ctx context.Context, id fleet.TaskID) (fleet.Task, error) {
