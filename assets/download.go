@@ -202,7 +202,7 @@ func (d *download) restart(o *origin) error {
 		err = os.Rename(temp, d.path+".json")
 	}
 	if err != nil {
-		return finalError{err}
+		return finalError{diskError(err)}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
@@ -229,11 +230,19 @@ func (r *run) room(need int64) error {
 		return err
 	}
 	if need > free {
-		return fmt.Errorf("%s has %d MB free, and %d MB more are needed; make room (\"bootd asset rm\" removes old versions), or move the store",
-			r.s.dir, free>>20, (need-free)>>20+1)
+		return fullError(fmt.Sprintf("%s has %d MB free, and %d MB more are needed; make room (\"bootd asset rm\" removes old versions), or move the store",
+			r.s.dir, free>>20, (need-free)>>20+1))
 	}
 	return nil
 }
+
+// A fullError foresees that the disk will be full. It is a [syscall.ENOSPC], as
+// it would be a moment later.
+type fullError string
+
+func (e fullError) Error() string { return string(e) }
+
+func (e fullError) Is(target error) bool { return target == syscall.ENOSPC }
 
 func (r *run) size(ctx context.Context, f part) (int64, error) {
 	if n, ok := r.stored(f); ok {
