@@ -140,8 +140,41 @@ type watcher struct{ h *Host }
 func (*watcher) Reference() types.ManagedObjectReference {
 	return types.ManagedObjectReference{Type: "Watcher", Value: "watcher"}
 }
-func (*watcher) PutObject(*simulator.Context, mo.Reference)                            {}
-func (*watcher) UpdateObject(*simulator.Context, mo.Reference, []types.PropertyChange) {}
+
+// PutObject counts the tasks that begin.
+func (w *watcher) PutObject(_ *simulator.Context, o mo.Reference) {
+	if _, ok := o.(*simulator.Task); ok {
+		w.h.mu.Lock()
+		defer w.h.mu.Unlock()
+		w.h.tasks++
+	}
+}
+
+// UpdateObject counts those that end.
+func (w *watcher) UpdateObject(_ *simulator.Context, o mo.Reference, changes []types.PropertyChange) {
+	if o.Reference().Type != "Task" {
+		return
+	}
+	for _, c := range changes {
+		if c.Name == "info.state" && (c.Val == types.TaskInfoStateSuccess || c.Val == types.TaskInfoStateError) {
+			w.h.mu.Lock()
+			w.h.tasks--
+			w.h.mu.Unlock()
+		}
+	}
+}
+
+// settle waits until no task runs any more.
+func (h *Host) settle() {
+	running := func() int {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.tasks
+	}
+	for end := time.Now().Add(time.Minute); running() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+}
 
 // RemoveObject takes the wrappers of an object out of the sessions.
 func (w *watcher) RemoveObject(ctx *simulator.Context, ref types.ManagedObjectReference) {

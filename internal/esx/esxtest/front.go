@@ -195,19 +195,22 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	method := methodOf(body)
 	lose, done := f.begin(method)
 	defer done()
-	if how, now := f.interrupted(method); now {
-		if how == Refused {
-			http.Error(w, "interrupted", http.StatusServiceUnavailable)
-			return
-		}
-		lose = true
+	how, now := f.interrupted(method)
+	if now && how == Refused {
+		http.Error(w, "interrupted", http.StatusServiceUnavailable)
+		return
 	}
 	rec := &recorder{header: http.Header{}, status: http.StatusOK}
 	f.h.model.Service.ServeMux.ServeHTTP(rec, r)
 	if r.Context().Err() != nil {
 		return
 	}
-	if lose {
+	if now {
+		// The simulator takes no care of a call that comes again while the task of
+		// the first still runs: it loses devices, and crashes.
+		f.h.settle()
+	}
+	if lose || now {
 		panic(http.ErrAbortHandler)
 	}
 	f.remember(rec.header)

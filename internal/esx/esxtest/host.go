@@ -53,6 +53,7 @@ type Host struct {
 
 	mu       sync.Mutex
 	wrappers map[types.ManagedObjectReference][]*simulator.Registry // sessions that have one of an object
+	tasks    int                                                    // that run
 	planned  []*plan
 	full     bool
 	copying  time.Duration
