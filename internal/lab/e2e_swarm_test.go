@@ -229,6 +229,13 @@ func rotationAndRestart(t *testing.T, l lab.Lab, names []string) {
 // of one and presses the button of the other. Workers take their places, until
 // they are back.
 func managersAreLost(t *testing.T, l lab.Lab) {
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, err := exec.Command("docker", "-H", l.Engine(), "node", "ls").CombinedOutput()
+			told := operator(t, l, "swarm", "nodes") + operator(t, l, "events")
+			t.Logf("the swarm: %v\n%s\nwhat bootd did:\n%s", err, out, told[max(0, len(told)-8000):])
+		}
+	})
 	manage := func(names ...string) {
 		t.Helper()
 		slices.Sort(names)

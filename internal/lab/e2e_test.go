@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -473,9 +474,33 @@ func wait(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(limit); !ok(); time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(end) {
+			waited.add(fmt.Sprintf("%s: after %v it is not so that %s", t.Name(), limit, what))
 			t.Fatalf("after %v it is not so that %s", limit, what)
 		}
 	}
+}
+
+// waited is what was waited for in vain: it is said again at the very end, below
+// the consoles of all machines.
+var waited failures
+
+type failures struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (f *failures) add(line string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lines = append(f.lines, line)
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, line := range waited.lines {
+		fmt.Println(line)
+	}
+	os.Exit(code)
 }
 
 func lines(s string) []string { return strings.FieldsFunc(s, func(r rune) bool { return r == '\n' }) }
