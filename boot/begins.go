@@ -32,12 +32,22 @@ func (t *Timeline) Begins(e Event) bool {
 		// Only its first sign where somebody else answers DHCP.
 		return t.reached(Script)
 	case Script, Waiting:
-		// Who gets an address from bootd begins with asking for it. A mere
-		// request by HTTP can come from the running system.
-		loader := t.has(Leased, IPXE) || t.has(Leased, Firmware)
-		return !loader && (t.reached(Kernel) || t.has(Leased, System) && !t.reached(Script))
+		return t.scriptBegins(e)
 	}
 	return false
+}
+
+// scriptBegins is Begins for a loader that asks for its script.
+func (t *Timeline) scriptBegins(e Event) bool {
+	switch {
+	case t.has(Leased, IPXE) || t.has(Leased, Firmware):
+		// Who gets an address from bootd begins with asking for it. A mere
+		// request by HTTP can come from the running system.
+		return false
+	case e.Run != "" && t.Run != "":
+		return e.Run != t.Run
+	}
+	return t.reached(Kernel) || t.has(Leased, System) && !t.reached(Script)
 }
 
 // offerBegins is Begins for a DISCOVER of firmware or iPXE.

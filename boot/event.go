@@ -60,6 +60,9 @@ type Event struct {
 	Bytes  int64         `json:"bytes,omitempty"`
 	Took   time.Duration `json:"took,omitempty"` // nanoseconds; the transfer ended at Time
 	Node   string        `json:"node,omitempty"` // swarm node ID
+	// Run names the run of the loader that asked, as it says itself: the same
+	// until the machine starts a loader again. Empty: it does not say.
+	Run string `json:"run,omitempty"`
 
 	// Inventory is what the request told of the machine, if anything.
 	Inventory Inventory `json:"inventory,omitzero"`

@@ -18,6 +18,7 @@ type Timeline struct {
 	Started time.Time  `json:"started"`
 	Steps   []Step     `json:"steps"`          // in the order of their first event
 	Node    string     `json:"node,omitempty"` // swarm node ID
+	Run     string     `json:"run,omitempty"`  // of its loader, see [Event.Run]
 	// Expect is the last stage that this boot's profile leads to.
 	Expect Stage `json:"expect,omitempty"`
 }
@@ -80,6 +81,9 @@ func (t *Timeline) Apply(e Event) {
 	// already: it gets a new one at every boot.
 	if e.Node != "" && Order(e.Stage) >= 0 {
 		t.Node = e.Node
+	}
+	if e.Run != "" {
+		t.Run = e.Run
 	}
 	if t.Started.IsZero() || e.Time.Before(t.Started) {
 		t.Started = e.Time

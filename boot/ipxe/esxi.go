@@ -54,7 +54,7 @@ func (h *Handler) esxiScript(q request, a boot.Assignment, img boot.Image) answe
 	}
 	now := time.Now()
 	tl, err := h.Boots.Commit(q.Context(), boot.Event{
-		Time: now, MAC: a.Inventory.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr, Inventory: a.Inventory,
+		Time: now, MAC: a.Inventory.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr, Run: q.run, Inventory: a.Inventory,
 		Text: "profile " + a.Profile.Name + ", installs " + img.Name + " " + img.Version,
 	})
 	if err != nil {

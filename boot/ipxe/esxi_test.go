@@ -256,7 +256,7 @@ func (w *world) install(addr netip.Addr) (ks, report string) {
 	w.t.Helper()
 	w.powerOn(node1, addr)
 	s := w.machine(node1, addr).uefi()
-	if end := s.run(string(ipxe.First(base))); end != booted {
+	if end := s.run(string(ipxe.First(base, "RUN1"))); end != booted {
 		w.t.Fatalf("the machine %s, having done %q and shown %q", end, s.log, s.said)
 	}
 	opts := w.mboot(addr, s.kernel)
@@ -274,7 +274,7 @@ func (w *world) install(addr netip.Addr) (ks, report string) {
 // onDisk powers the machine on and reports whether it is sent to its disk.
 func (w *world) onDisk() bool {
 	w.powerOn(node1, addr1)
-	return w.machine(node1, addr1).uefi().run(string(ipxe.First(base))) == exited
+	return w.machine(node1, addr1).uefi().run(string(ipxe.First(base, "RUN1"))) == exited
 }
 
 // TestESXiLife is a host from its first installation to its second.
@@ -346,7 +346,7 @@ func TestESXiTickets(t *testing.T) {
 	own := func(w *world, file string) string {
 		w.powerOn(node1, addr1)
 		s := w.machine(node1, addr1).uefi()
-		if end := s.run(string(ipxe.First(base))); end != booted {
+		if end := s.run(string(ipxe.First(base, "RUN1"))); end != booted {
 			t.Fatalf("the machine %s: %q", end, s.said)
 		}
 		return strings.TrimSuffix(strings.TrimPrefix(strings.Fields(s.kernel)[2], base), "boot.cfg") + file

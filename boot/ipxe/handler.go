@@ -2,6 +2,7 @@ package ipxe
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net"
@@ -59,9 +60,9 @@ type Config struct {
 	// Assign decides what a machine boots. Nothing may change by it: who asks
 	// need not be the machine.
 	Assign func(boot.Inventory) (boot.Assignment, error)
-	// AssignNext decides it for a script, with which a boot begins. Nil: Assign
-	// does.
-	AssignNext func(boot.Inventory) (boot.Assignment, error)
+	// AssignNext decides it for a script, of the boot with an ID; empty: one
+	// that begins with it. Nil: Assign does.
+	AssignNext func(inv boot.Inventory, bootID string) (boot.Assignment, error)
 	// Assigned is told what a machine with a profile gets, once it is known to
 	// be the machine that asks. Nil: nobody is told.
 	Assigned func(boot.Assignment)
@@ -144,6 +145,7 @@ type request struct {
 	*http.Request
 	addr netip.Addr // of the client
 	base string     // root of links
+	run  string     // of the loader that asks, for a script
 	head bool
 }
 
@@ -189,7 +191,7 @@ func (h *Handler) answer(w http.ResponseWriter, q request) answer {
 	name, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	switch {
 	case path == "/boot.ipxe":
-		serve = func() answer { return ipxeScript(First(q.base)) }
+		serve = func() answer { return ipxeScript(First(q.base, rand.Text()[:runLength])) }
 	case path == "/ipxe":
 		serve = func() answer { return h.machineScript(q) }
 	case name == "ignition":

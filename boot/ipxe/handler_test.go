@@ -82,7 +82,7 @@ func TestPolling(t *testing.T) {
 		}
 		return fetch(mac, url)
 	}
-	if end := s.run(string(ipxe.First(base))); end != booted || polls != 100 {
+	if end := s.run(string(ipxe.First(base, "RUN1"))); end != booted || polls != 100 {
 		t.Errorf("the machine %s after %d polls: %q", end, polls, s.said)
 	}
 	if s := w.boots.stages(node1); !slices.Contains(s, boot.Waiting) || !slices.Contains(s, boot.Script) {
@@ -102,7 +102,7 @@ func TestServerAway(t *testing.T) {
 		}
 		return fetch(mac, url)
 	}
-	if end := s.run(string(ipxe.First(base))); end != booted {
+	if end := s.run(string(ipxe.First(base, "RUN1"))); end != booted {
 		t.Errorf("the machine %s: %q", end, s.log)
 	}
 }
@@ -111,7 +111,7 @@ func TestLocalDiskIsRecorded(t *testing.T) {
 	w := newWorld(t)
 	w.profiles[node1] = &boot.Profile{Name: "installed"}
 	w.powerOn(node1, addr1)
-	if end := w.machine(node1, addr1).run(string(ipxe.First(base))); end != exited {
+	if end := w.machine(node1, addr1).run(string(ipxe.First(base, "RUN1"))); end != exited {
 		t.Errorf("the machine %s", end)
 	}
 	if s := w.boots.text(node1, boot.Script); s != "profile installed, local disk" {

@@ -22,11 +22,8 @@ func (h *Handler) machineScript(q request) answer {
 	}
 	inv.Addr = q.addr
 	inv = h.Boots.Inventory(inv.MAC).Merge(inv)
-	assign := h.Assign
-	if h.AssignNext != nil {
-		assign = h.AssignNext
-	}
-	a, err := assign(inv)
+	q.run = parseRun(q.URL.RawQuery)
+	a, err := h.assignNext(q, inv)
 	if why := h.stranger(a.Network, inv); why != "" {
 		return h.refuseScript(q, inv.MAC, why)
 	}
@@ -50,6 +47,20 @@ func (h *Handler) machineScript(q request) answer {
 		return h.esxiScript(q, a, img)
 	}
 	return h.bootScript(q, a, img)
+}
+
+// assignNext decides what the machine boots for which a script is asked. The
+// boot that it belongs to may begin only when that is recorded.
+func (h *Handler) assignNext(q request, inv boot.Inventory) (boot.Assignment, error) {
+	if h.AssignNext == nil {
+		return h.Assign(inv)
+	}
+	tl, ok := h.Boots.Current(inv.MAC)
+	id := tl.ID
+	if ok && tl.Begins(boot.Event{Time: time.Now(), Stage: boot.Script, Client: boot.IPXE, Run: q.run}) {
+		id = ""
+	}
+	return h.AssignNext(inv, id)
 }
 
 // remedy is the command that gets an image for a processor.
@@ -80,7 +91,7 @@ func (h *Handler) bootScript(q request, a boot.Assignment, img boot.Image) answe
 	}
 	now := time.Now()
 	tl, err := h.Boots.Commit(q.Context(), boot.Event{
-		Time: now, MAC: p.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr, Inventory: a.Inventory,
+		Time: now, MAC: p.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr, Run: q.run, Inventory: a.Inventory,
 		Text: "profile " + a.Profile.Name + ", image " + img.Name + " " + img.Version,
 	})
 	if err != nil {
@@ -98,7 +109,7 @@ func (h *Handler) bootScript(q request, a boot.Assignment, img boot.Image) answe
 
 func (h *Handler) localDisk(q request, a boot.Assignment) answer {
 	if _, err := h.Boots.Commit(q.Context(), boot.Event{
-		Time: time.Now(), MAC: a.Inventory.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr,
+		Time: time.Now(), MAC: a.Inventory.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr, Run: q.run,
 		Inventory: a.Inventory, Text: "profile " + a.Profile.Name + ", local disk",
 	}); err != nil {
 		h.Log.Error("script withheld: the boot cannot be recorded", "mac", a.Inventory.MAC, "machine", a.Name, "err", err)
@@ -122,7 +133,7 @@ func (h *Handler) unknown(q request, inv boot.Inventory) answer {
 		}
 	}
 	h.Boots.Record(boot.Event{
-		Time: time.Now(), MAC: inv.MAC, Stage: boot.Waiting, Client: boot.IPXE, Addr: q.addr,
+		Time: time.Now(), MAC: inv.MAC, Stage: boot.Waiting, Client: boot.IPXE, Addr: q.addr, Run: q.run,
 		Inventory: inv, Text: "no entry in machines/*.yaml matches this machine, and there is no profile for unknown ones",
 	})
 	return ipxeScript(Wait(q.base, lines...))
@@ -131,7 +142,7 @@ func (h *Handler) unknown(q request, inv boot.Inventory) answer {
 // wait tells a machine why it cannot boot now, and the timeline the same.
 func (h *Handler) wait(q request, inv boot.Inventory, lines ...string) answer {
 	h.Boots.Record(boot.Event{
-		Time: time.Now(), MAC: inv.MAC, Stage: boot.Waiting, Client: boot.IPXE, Addr: q.addr,
+		Time: time.Now(), MAC: inv.MAC, Stage: boot.Waiting, Client: boot.IPXE, Addr: q.addr, Run: q.run,
 		Inventory: inv, Text: lines[0],
 	})
 	return ipxeScript(Wait(q.base, lines...))

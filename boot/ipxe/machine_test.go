@@ -172,7 +172,7 @@ var ticketPattern = regexp.MustCompile(`/(?:ignition|initrd|report)/([A-Za-z0-9_
 func (w *world) bootTo(mac boot.MAC, addr netip.Addr) (ticket string, s *sim) {
 	w.t.Helper()
 	s = w.machine(mac, addr)
-	if end := s.run(string(ipxe.First(base))); end != booted {
+	if end := s.run(string(ipxe.First(base, "RUN1"))); end != booted {
 		w.t.Fatalf("the machine %s, having done %q and shown %q", end, s.log, s.said)
 	}
 	if m := ticketPattern.FindStringSubmatch(s.kernel); m != nil {
@@ -181,11 +181,28 @@ func (w *world) bootTo(mac boot.MAC, addr netip.Addr) (ticket string, s *sim) {
 	return ticket, s
 }
 
+// runOf is the name that a first script gives to the run of its loader.
+func runOf(script string) string {
+	_, rest, _ := strings.Cut(script, "|| set run ")
+	run, _, _ := strings.Cut(rest, "\n")
+	return run
+}
+
+// TestRuns: each first script has a name of its own for the run of its loader.
+func TestRuns(t *testing.T) {
+	w := newWorld(t)
+	_, one := w.get(addr1, "/boot.ipxe")
+	_, two := w.get(addr1, "/boot.ipxe")
+	if a, b := runOf(one), runOf(two); len(a) < 10 || a == b {
+		t.Errorf("two runs are called %q and %q", a, b)
+	}
+}
+
 // TestBoot walks a machine from its first script to the swarm.
 func TestBoot(t *testing.T) {
 	w := newWorld(t)
 	w.powerOn(node1, addr1)
-	if code, body := w.get(addr1, "/boot.ipxe"); code != 200 || body != string(ipxe.First(base)) {
+	if code, body := w.get(addr1, "/boot.ipxe"); code != 200 || body != string(ipxe.First(base, runOf(body))) {
 		t.Fatalf("/boot.ipxe: %d\n%s", code, body)
 	}
 	ticket, s := w.bootTo(node1, addr1)

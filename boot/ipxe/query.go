@@ -42,6 +42,20 @@ func parseInventory(query string) (boot.Inventory, error) {
 	return inv, nil
 }
 
+// runLength is the length of a run's name, and the most that one may have.
+const runLength = 13
+
+// parseRun reads which run of its loader asks; empty if that is no name that
+// bootd gave.
+func parseRun(query string) string {
+	run := parseQuery(query)["run"]
+	bad := func(r rune) bool { return (r < 'A' || r > 'Z') && (r < '0' || r > '9') }
+	if len(run) > runLength || strings.ContainsFunc(run, bad) {
+		return ""
+	}
+	return run
+}
+
 // parseQuery splits a query. A plus sign is a plus sign: iPXE does not encode the
 // way forms do.
 func parseQuery(query string) map[string]string {

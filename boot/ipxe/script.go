@@ -107,18 +107,23 @@ func Reacquire(base string, lines ...string) []byte {
 // 2021 only). A card is closed again before the next one, so that the request
 // leaves by the card whose MAC it names.
 //
+// run becomes iPXE's own setting of that name, unless it has one from before:
+// settings last until the machine starts a loader again. It says so with each
+// request (see [boot.Event.Run]).
+//
 // A 32-bit iPXE (all BIOS builds) runs on 64-bit processors too, so the processor
 // is asked. URLs are absolute, since old builds take the colons of a MAC in a
 // relative one for those after a scheme.
-func First(base string) []byte {
+func First(base, run string) []byte {
 	ask := func(card string) string {
 		return "chain --replace --autofree --timeout 30000 " + base + "/ipxe?mac=${" + card + "/mac}" +
 			"&uuid=${uuid}&serial=${serial:uristring}&manufacturer=${manufacturer:uristring}" +
 			"&product=${product:uristring}&asset=${asset:uristring}" +
-			"&cpu=${cpu}&platform=${platform}&buildarch=${buildarch}&mem=${memsize} ||\n"
+			"&run=${run}&cpu=${cpu}&platform=${platform}&buildarch=${buildarch}&mem=${memsize} ||\n"
 	}
 	return script([]byte(`echo
 echo bootd at ` + base + `, iPXE ${version}, ${platform} ${buildarch}
+isset ${run} || set run ` + run + `
 set cpu ${buildarch}
 iseq ${buildarch} i386 && cpuid --ext 29 && set cpu x86_64 ||
 set try:int32 0

@@ -81,7 +81,7 @@ func TestScripts(t *testing.T) {
 		checkScript(t, string(got))
 	}
 	for name, got := range map[string][]byte{
-		"boot.ipxe":            ipxe.First(base),
+		"boot.ipxe":            ipxe.First(base, "RUN1"),
 		"local-disk-bios.ipxe": ipxe.LocalDisk("node1", "worker", false),
 		"local-disk-uefi.ipxe": ipxe.LocalDisk("node1", "worker", true),
 		"wait.ipxe":            ipxe.Wait(base, "No profile yet.", "- {name: node1}"),
@@ -96,7 +96,7 @@ func TestScripts(t *testing.T) {
 var commands = strings.Fields("echo set inc isset iseq goto exit sleep prompt shell chain kernel initrd imgfree boot dhcp ifclose cpuid reboot sanboot")
 
 // settings are those that scripts may expand.
-var settings = regexp.MustCompile(`^(version|platform|buildarch|cpu|try|n|uuid|memsize|(serial|manufacturer|product|asset):uristring|net(X|\$\{n\})/(mac|ip))$`)
+var settings = regexp.MustCompile(`^(version|platform|buildarch|cpu|run|try|n|uuid|memsize|(serial|manufacturer|product|asset):uristring|net(X|\$\{n\})/(mac|ip))$`)
 
 // checkScript checks what holds for every script: each command is one that iPXE
 // has, each label is there, nothing is expanded that is not ours, no line goes on
@@ -266,7 +266,7 @@ func TestFirstScript(t *testing.T) {
 					s.open = append(s.open, i)
 				}
 			}
-			if end := s.run(string(ipxe.First(base))); end != tt.end {
+			if end := s.run(string(ipxe.First(base, "RUN1"))); end != tt.end {
 				t.Fatalf("it %s: %q", end, s.log)
 			}
 			if n := len(tt.want); len(s.log) < n || !slices.Equal(s.log[len(s.log)-n:], tt.want) {

@@ -79,7 +79,7 @@ func TestLostLease(t *testing.T) {
 		}
 		return fetch(mac, url)
 	}
-	if end := s.run(string(ipxe.First(base))); end != booted {
+	if end := s.run(string(ipxe.First(base, "RUN1"))); end != booted {
 		t.Errorf("the machine %s, having done %q and shown %q", end, s.log, s.said)
 	}
 }

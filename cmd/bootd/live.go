@@ -349,13 +349,13 @@ func (l *live) assign(inv boot.Inventory, current func(boot.MAC) (boot.Timeline,
 	return a, err
 }
 
-// assignNext decides what a machine that asks for its script boots: an order for
-// its next boot counts, which assign leaves alone until it has begun.
-func (l *live) assignNext(inv boot.Inventory, current func(boot.MAC) (boot.Timeline, bool)) (boot.Assignment, error) {
+// assignNext decides what a machine that asks for its script boots, in the boot
+// with an ID or, if that is empty, in one that begins: an order for its next boot
+// counts, which assign leaves alone until it has begun.
+func (l *live) assignNext(inv boot.Inventory, bootID string) (boot.Assignment, error) {
 	a, err := l.catalog().Assign(inv)
 	if err == nil {
-		t, _ := current(inv.MAC)
-		a = l.ordered(a, l.overrides.Get(inv.MAC).NextProfile(t.ID))
+		a = l.ordered(a, l.overrides.Get(inv.MAC).NextProfile(bootID))
 	}
 	return a, err
 }

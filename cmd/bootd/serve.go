@@ -137,7 +137,7 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 	var handler *ipxe.Handler
 	handler = ipxe.New(ipxe.Config{
 		Assign:     func(inv boot.Inventory) (boot.Assignment, error) { return live.assign(inv, record.Current) },
-		AssignNext: func(inv boot.Inventory) (boot.Assignment, error) { return live.assignNext(inv, record.Current) },
+		AssignNext: live.assignNext,
 		Assigned: func(a boot.Assignment) {
 			record.Assigned(a.Inventory.MAC, a.Name, a.Profile.Name, live.expect(a))
 		},
