@@ -145,9 +145,12 @@ type Node struct {
 	Created   time.Time // when it joined
 	// Seen is when bootd first saw it, which no clock of a leader can change. It
 	// is not the engine that says so.
-	Seen   time.Time
-	Addr   string // where the managers see it
-	Engine string // version
+	Seen time.Time
+	// RoleSince is when bootd saw its role change; zero: it has not, as long as
+	// bootd has seen it.
+	RoleSince time.Time
+	Addr      string // where the managers see it
+	Engine    string // version
 
 	Manager   bool // takes part in the managers' consensus; Role is what it is to be
 	Reachable bool // as a manager

@@ -57,12 +57,19 @@ func (s *Swarm) look(ctx context.Context) (done bool, err error) {
 	return s.carryOut(ctx, actions, fixed(s.cfg.Init, info)), nil
 }
 
-// seen notes since when each node has been there, and returns the clock that the
-// nodes' times are by, less this one.
+// A roleSince is a node's role, and when it became that; zero: it always was.
+type roleSince struct {
+	role boot.Role
+	at   time.Time
+}
+
+// seen notes since when each node has been there and had its role, and returns
+// the clock that the nodes' times are by, less this one.
 func (s *Swarm) seen(nodes []Node) (skew time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first := make(map[string]time.Time, len(nodes)) // those that are gone are forgotten
+	roles := make(map[string]roleSince, len(nodes))
 	now := time.Now()
 	for i := range nodes {
 		n := &nodes[i]
@@ -71,8 +78,18 @@ func (s *Swarm) seen(nodes []Node) (skew time.Duration) {
 			at = now
 		}
 		first[n.ID], n.Seen = at, at.Add(s.skew)
+		r, ok := s.roles[n.ID]
+		switch {
+		case !ok:
+			r.role = n.Role
+		case r.role != n.Role:
+			r = roleSince{n.Role, now}
+		}
+		if roles[n.ID] = r; !r.at.IsZero() {
+			n.RoleSince = r.at.Add(s.skew)
+		}
 	}
-	s.first = first
+	s.first, s.roles = first, roles
 	return s.skew
 }
 

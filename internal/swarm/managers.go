@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"bootd/boot"
 )
@@ -18,6 +19,33 @@ const labelPromoted = LabelPrefix + "promoted"
 type electorate struct {
 	promote, demote string
 	why             string
+}
+
+// An engine that is promoted asks some manager for another certificate. When that
+// one has just been lost, or does not know of the promotion yet, the engine waits
+// for up to 65 seconds before it asks again, then for up to twice as long, and so
+// on (swarmkit's ca.TLSRenewer). It asks at once when its role is changed again.
+const (
+	// promotionLimit is how long that may take before it is begun anew.
+	promotionLimit = time.Minute
+	// promotionPause is how long a node stays a worker in between: long enough
+	// for it to notice.
+	promotionPause = 5 * time.Second
+)
+
+// stalled reports whether a node was promoted and does not become a manager.
+func (p *planner) stalled(n *Node) bool {
+	since := n.RoleSince
+	if since.IsZero() {
+		since = n.Seen
+	}
+	return n.Role == boot.Manager && !n.Manager && n.State == NodeReady && p.now.Sub(since) > promotionLimit
+}
+
+// demotedJustNow reports whether a node may not have noticed yet that it is a
+// worker.
+func (p *planner) demotedJustNow(n *Node) bool {
+	return n.Role == boot.Worker && !n.RoleSince.IsZero() && p.now.Sub(n.RoleSince) < promotionPause
 }
 
 // elect makes an electorate. Only machines' nodes that are ready and take tasks
@@ -35,6 +63,7 @@ func (p *planner) elect() electorate {
 		n := &p.nodes[i]
 		m := p.machineOf(n)
 		switch {
+		case p.stalled(n): // another one, or the same again
 		case n.Role == boot.Manager && n.Manager && n.Reachable && n.State == NodeReady:
 			healthy++
 			racks[n.Labels["rack"]]++
@@ -45,6 +74,7 @@ func (p *planner) elect() electorate {
 			return electorate{} // it is becoming one, or a new leader has not heard of it yet: wait and see
 		case m != nil && roleOf(m) == boot.Manager && n.State == NodeReady:
 			healthy++ // about to be promoted by its own profile
+		case p.demotedJustNow(n):
 		case m != nil && n.State == NodeReady && n.Availability == Active && !n.Manager:
 			able = append(able, n)
 		}
@@ -81,6 +111,8 @@ func (p *planner) machineOf(n *Node) *Machine {
 // roleFor is what a node should be as the machine m.
 func (p *planner) roleFor(n *Node, m *Machine) boot.Role {
 	switch {
+	case p.stalled(n), p.demotedJustNow(n):
+		return boot.Worker
 	case roleOf(m) == boot.Manager, n.ID == p.elected.promote:
 		return boot.Manager
 	case n.Labels[labelPromoted] != "" && n.ID != p.elected.demote && p.policy.Managers > 0:

@@ -3,6 +3,8 @@ package swarm_test
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -40,6 +42,18 @@ func TestPlanManagers(t *testing.T) {
 			promote("b", mac2, "rack=r2")},
 		{"the promoted one is not there yet", 3, []swarm.Machine{m1, m2},
 			[]swarm.Node{self, worker("a", "@1 bootd.promoted=yes", active, func(n *swarm.Node) { n.Role = boot.Manager }), worker("b", "@2", active)}, nil},
+		{"the promoted one does not become one", 3, []swarm.Machine{m1},
+			[]swarm.Node{self, worker("a", "@1 bootd.promoted=yes", active, stalled)},
+			[]swarm.Action{set("a", mac1, swarm.Active, boot.Worker, l(mac1, ""))}},
+		{"nor one that should be by its profile", 0, []swarm.Machine{machine(mac1, "a", told, toManage)},
+			[]swarm.Node{self, worker("a", "@1", active, stalled)},
+			[]swarm.Action{set("a", mac1, swarm.Active, boot.Worker, l(mac1, ""))}},
+		{"another one instead, in the meantime", 2, []swarm.Machine{m1, m2},
+			[]swarm.Node{self, worker("a", "@1 bootd.promoted=yes", active, stalled), worker("b", "@2", active)},
+			append([]swarm.Action{set("a", mac1, swarm.Active, boot.Worker, l(mac1, ""))}, promote("b", mac2, "")...)},
+		{"it shall notice first that it was demoted", 3, []swarm.Machine{m1, machine(mac2, "b", told, toManage)},
+			[]swarm.Node{self, worker("a", "@1", active, demoted(time.Second)), worker("b", "@2", active, demoted(time.Second))}, nil},
+		{"it has noticed", 2, []swarm.Machine{m1}, []swarm.Node{self, worker("a", "@1", active, demoted(time.Minute))}, promote("a", mac1, "")},
 		{"in place of a lost one", 3, []swarm.Machine{m1, m2},
 			[]swarm.Node{self, lost, worker("a", "@1 bootd.promoted=yes", active, manager), worker("b", "@2", active)},
 			promote("b", mac2, "")},
@@ -65,6 +79,12 @@ func TestPlanManagers(t *testing.T) {
 			}
 		})
 	}
+}
+
+func stalled(n *swarm.Node) { n.Role, n.RoleSince = boot.Manager, now.Add(-2*time.Minute) }
+
+func demoted(ago time.Duration) func(*swarm.Node) {
+	return func(n *swarm.Node) { n.RoleSince = now.Add(-ago) }
 }
 
 // TestManagerLost: of three managers one, a machine, is lost; a worker takes its
@@ -170,6 +190,62 @@ func TestRealManagers(t *testing.T) {
 	}
 	is("node1", "gone")
 	is("node3", manages)
+}
+
+// TestRealManagersTakeTurns: with real engines, two workers stand in for managers,
+// make room for those that are to be managers, and stand in again when these are
+// lost: one without a word, the other shut down.
+func TestRealManagersTakeTurns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	w := newReal(t, dockertest.New(t))
+	b := &bootd{t: t, w: w, grace: time.Second}
+	b.settings = func() swarm.Settings { return swarm.Settings{Grace: time.Second, Managers: 3} }
+	b.start()
+	defer b.stop()
+	b.ready()
+	w.hurry()
+	ids := map[string]string{}
+	mac := func(i int) boot.MAC { return boot.MAC{0x52, 0x54, 0, 0, 0, byte(i)} }
+	machine := func(i int, r boot.Role, left bool) {
+		host := fmt.Sprint("node", i)
+		b.set(swarm.Machine{MAC: mac(i), Name: host, BootID: "b" + fmt.Sprint(i), NodeID: ids[host], Role: r, Left: left})
+	}
+	managers := func(want ...string) {
+		t.Helper()
+		var got []string
+		b.until("the managers are "+strings.Join(want, ", "), func() bool {
+			nodes, err := w.Nodes(t.Context())
+			if got = nil; err != nil {
+				return false
+			}
+			for host, id := range ids {
+				if slices.ContainsFunc(nodes, func(n swarm.Node) bool { return n.ID == id && n.Manager && n.Reachable && n.Role == boot.Manager }) {
+					got = append(got, host)
+				}
+			}
+			slices.Sort(got)
+			return slices.Equal(got, want)
+		})
+	}
+	for i := range 4 {
+		ids[fmt.Sprint("node", i)] = w.boot(fmt.Sprint("node", i), b.join(boot.Worker))
+		machine(i, boot.Worker, false)
+	}
+	managers("node0", "node1")
+	machine(2, boot.Manager, false)
+	machine(3, boot.Manager, false)
+	managers("node2", "node3")
+	w.cut("node3")
+	managers("node0", "node2")
+	machine(2, boot.Manager, true)
+	if err := b.sw.Leave(t.Context(), mac(2), ids["node2"]); err != nil {
+		t.Error(err)
+	}
+	w.leave("node2")
+	w.cut("node2")
+	managers("node0", "node1")
 }
 
 func TestRotation(t *testing.T) {

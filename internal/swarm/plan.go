@@ -229,8 +229,11 @@ func (p *planner) current(n *Node, m *Machine) {
 	s := p.spec(n, m)
 	if !s.equal(n.Spec) {
 		why := "as configured for " + m.Name
-		if n.ID == p.elected.promote {
+		switch {
+		case n.ID == p.elected.promote:
 			why = p.elected.why
+		case p.stalled(n):
+			why = fmt.Sprintf("promoted, and no manager after %s: once more", promotionLimit)
 		}
 		p.add(Set{n.ID, n.Version, s, m.MAC, why})
 		return
@@ -320,7 +323,7 @@ func (p *planner) spec(n *Node, m *Machine) Spec {
 	if n.State != NodeReady || n.Role == role {
 		return s
 	}
-	if n.Role == boot.Manager && !p.demote(n) {
+	if n.Role == boot.Manager && !p.stalled(n) && !p.demote(n) {
 		return s
 	}
 	s.Role = role

@@ -47,6 +47,7 @@ type Swarm struct {
 	told      map[string]bool
 	reported  map[string]string    // boot ID to node ID: Ready events of this process
 	first     map[string]time.Time // node ID to when it was first seen
+	roles     map[string]roleSince // node ID to its role
 	held      map[string]int       // nodes that are being removed, see hold
 	removals  map[string]uint64    // see Counters
 	rotations uint64

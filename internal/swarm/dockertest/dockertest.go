@@ -177,6 +177,9 @@ func (e *Engine) Start() {
 		"--exec-root", filepath.Join(e.data(), "exec"), "--pidfile", filepath.Join(e.data(), "pid"), "--host", e.Host}, e.options...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if err := e.room.do(func() error { return run("ip", "link", "set", "eth0", "up") }); err != nil {
+		e.t.Fatal(err)
+	}
 	if err := e.room.do(cmd.Start); err != nil {
 		e.t.Fatalf("cannot start engine %s: %v", e.Name, err)
 	}
@@ -208,8 +211,17 @@ func (e *Engine) Start() {
 // Stop ends the engine as a shutdown does, and waits until it has.
 func (e *Engine) Stop() { e.end(syscall.SIGTERM) }
 
-// Kill ends the engine at once, as a power cut does. Its containerd dies with
-// it.
+// Cut ends the engine as a power cut does: those that it talks to are not told
+// that their connections have ended.
+func (e *Engine) Cut() {
+	e.t.Helper()
+	if err := e.room.do(func() error { return run("ip", "link", "set", "eth0", "down") }); err != nil {
+		e.t.Fatal(err)
+	}
+	e.Kill()
+}
+
+// Kill ends the engine at once. Its containerd dies with it.
 func (e *Engine) Kill() { e.end(syscall.SIGKILL) }
 
 func (e *Engine) end(s syscall.Signal) {
