@@ -92,6 +92,7 @@ type change struct {
 	tenant    fleet.TenantID
 	project   fleet.ProjectID
 	name      string
+	warnings  []fleet.Error // to be seen in the task
 }
 
 // change runs a verb whose work is done with its transaction: f does it, and may
@@ -104,12 +105,15 @@ func (c *Controller) change(ctx context.Context, by Principal, f func(*store.Tx)
 		if err != nil {
 			return err
 		}
+		if err := changes(tx, made.operation); err != nil {
+			return err
+		}
 		now := c.now()
 		line := Audited{Time: now, By: by.Name, Role: by.Role, Operation: made.operation, Entity: made.entity, Tenant: made.tenant, Name: made.name}
 		if err := store.Put(tx, audit, fmt.Sprintf("%020d-%x", now.UnixNano(), random[:4]), line); err != nil {
 			return err
 		}
-		done, err = c.tasks.Done(tx, task.Order{Operation: made.operation, Entity: made.entity, Tenant: made.tenant, Project: made.project})
+		done, err = c.tasks.Done(tx, task.Order{Operation: made.operation, Entity: made.entity, Tenant: made.tenant, Project: made.project, Warnings: made.warnings})
 		return err
 	})
 	return done, err

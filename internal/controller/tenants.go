@@ -54,7 +54,7 @@ func (c *Controller) CreateTenant(ctx context.Context, by Principal, name string
 	}
 	t := fleet.Tenant{ID: newID[fleet.TenantID](), Name: name}
 	t.SecurityGroups, _ = fleet.Groups(nil, groups)
-	if err := t.Check(); err != nil {
+	if err := errors.Join(t.Check(), fleet.CheckGroups(groups)); err != nil {
 		return fleet.Task{}, err
 	}
 	return c.change(ctx, by, func(tx *store.Tx) (change, error) {
@@ -69,7 +69,7 @@ func (c *Controller) CreateTenant(ctx context.Context, by Principal, name string
 // Tenant returns a tenant. Everyone who may ask at all may see one.
 func (c *Controller) Tenant(ctx context.Context, id fleet.TenantID) (t fleet.Tenant, err error) {
 	err = c.store.View(ctx, func(tx *store.Tx) (err error) {
-		t, err = get(tx, tenants, fleet.KindTenant, string(id))
+		t, err = tenant(tx, id)
 		return err
 	})
 	return t, err
@@ -77,8 +77,16 @@ func (c *Controller) Tenant(ctx context.Context, id fleet.TenantID) (t fleet.Ten
 
 // Tenants lists those that somebody sees, by name; with a name, that one.
 func (c *Controller) Tenants(ctx context.Context, by Principal, name string) ([]fleet.Tenant, error) {
-	return list(ctx, c, tenants, func(t fleet.Tenant) bool { return by.sees(t.ID) && (name == "" || t.Name == name) },
+	d, err := c.Deployment(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out, err := list(ctx, c, tenants, func(t fleet.Tenant) bool { return by.sees(t.ID) && (name == "" || t.Name == name) },
 		func(t fleet.Tenant) string { return t.Name })
+	for i := range out {
+		out[i] = withGroups(out[i], d)
+	}
+	return out, err
 }
 
 // DeleteTenant removes a tenant without projects, with its resource tickets.
@@ -179,7 +187,7 @@ func (c *Controller) CreateProject(ctx context.Context, by Principal, tenant fle
 		return fleet.Task{}, err
 	}
 	p := fleet.Project{ID: newID[fleet.ProjectID](), Tenant: tenant, Name: s.Name}
-	if err := p.Check(s.Limits); err != nil {
+	if err := errors.Join(p.Check(s.Limits), fleet.CheckGroups(s.Groups)); err != nil {
 		return fleet.Task{}, err
 	}
 	return c.change(ctx, by, func(tx *store.Tx) (change, error) {
@@ -212,7 +220,7 @@ func (c *Controller) CreateProject(ctx context.Context, by Principal, tenant fle
 		has.Projects++
 		r.Quota = rest
 		p.Ticket, p.Quota = r.ID, fleet.NewQuota(limits)
-		p.SecurityGroups, _ = fleet.Groups(t.SecurityGroups, s.Groups)
+		p.SecurityGroups, _ = fleet.Groups(nil, s.Groups)
 		return change{operation: createProject, entity: ref(fleet.KindProject, p.ID), tenant: tenant, project: p.ID, name: p.Name},
 			errors.Join(store.Put(tx, contents, string(tenant), has), store.Put(tx, tickets, string(r.ID), r), store.Put(tx, projects, string(p.ID), p))
 	})
@@ -221,7 +229,11 @@ func (c *Controller) CreateProject(ctx context.Context, by Principal, tenant fle
 // Project returns a project to those who see it.
 func (c *Controller) Project(ctx context.Context, by Principal, id fleet.ProjectID) (p fleet.Project, err error) {
 	err = c.store.View(ctx, func(tx *store.Tx) (err error) {
-		p, err = get(tx, projects, fleet.KindProject, string(id))
+		if p, err = get(tx, projects, fleet.KindProject, string(id)); err != nil {
+			return err
+		}
+		t, err := tenant(tx, p.Tenant)
+		p = projectWithGroups(p, t)
 		return err
 	})
 	if err == nil && !by.seesProject(p) {
@@ -233,12 +245,17 @@ func (c *Controller) Project(ctx context.Context, by Principal, id fleet.Project
 // Projects lists a tenant's projects that somebody sees, by name; with a name,
 // that one.
 func (c *Controller) Projects(ctx context.Context, by Principal, tenant fleet.TenantID, name string) ([]fleet.Project, error) {
-	if _, err := c.Tenant(ctx, tenant); err != nil {
+	t, err := c.Tenant(ctx, tenant)
+	if err != nil {
 		return nil, err
 	}
-	return list(ctx, c, projects, func(p fleet.Project) bool {
+	out, err := list(ctx, c, projects, func(p fleet.Project) bool {
 		return p.Tenant == tenant && by.seesProject(p) && (name == "" || p.Name == name)
 	}, func(p fleet.Project) string { return p.Name })
+	for i := range out {
+		out[i] = projectWithGroups(out[i], t)
+	}
+	return out, err
 }
 
 // DeleteProject removes an empty project and gives its ticket back what was
@@ -301,3 +318,42 @@ func list[T any](ctx context.Context, c *Controller, k store.Kind[T], wanted fun
 }
 
 func sorted[T any](all map[string]T) []string { return slices.Sorted(maps.Keys(all)) }
+
+// Contents is what a tenant has.
+type Contents struct {
+	Tickets  []fleet.ResourceTicket // by name
+	Projects []fleet.Project        // by name; only those that somebody sees
+}
+
+// Inside returns what some tenants have, for whoever sees the tenants.
+func (c *Controller) Inside(ctx context.Context, by Principal, ids ...fleet.TenantID) (map[fleet.TenantID]Contents, error) {
+	out := map[fleet.TenantID]Contents{}
+	for _, id := range ids {
+		if by.sees(id) {
+			out[id] = Contents{}
+		}
+	}
+	if len(out) == 0 {
+		return out, nil
+	}
+	in := func(t fleet.TenantID) bool { _, ok := out[t]; return ok }
+	some, bad := list(ctx, c, tickets, func(r fleet.ResourceTicket) bool { return in(r.Tenant) }, func(r fleet.ResourceTicket) string { return r.Name })
+	if some == nil {
+		return nil, bad
+	}
+	for _, r := range some {
+		has := out[r.Tenant]
+		has.Tickets = append(has.Tickets, r)
+		out[r.Tenant] = has
+	}
+	others, worse := list(ctx, c, projects, func(p fleet.Project) bool { return in(p.Tenant) && by.seesProject(p) }, func(p fleet.Project) string { return p.Name })
+	if others == nil {
+		return nil, worse
+	}
+	for _, p := range others {
+		has := out[p.Tenant]
+		has.Projects = append(has.Projects, p)
+		out[p.Tenant] = has
+	}
+	return out, errors.Join(bad, worse)
+}

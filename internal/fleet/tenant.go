@@ -1,5 +1,7 @@
 package fleet
 
+import "strings"
+
 // A Tenant owns resource tickets and projects.
 type Tenant struct {
 	ID             TenantID        `json:"id"`
@@ -63,6 +65,18 @@ func (p Project) Check(wanted Amounts) error {
 // named.
 func NotEmpty(r Ref, what string) *Error {
 	return Errorf(ContainerNotEmpty, "Container not empty: %s: %s (%s)", r.Kind, r.ID, what)
+}
+
+// CheckGroups is nil, or tells which of some names is not that of a security
+// group: a domain, a backslash, a name.
+func CheckGroups(names []string) error {
+	for _, n := range names {
+		domain, group, ok := strings.Cut(n, `\`)
+		if !ok || domain == "" || group == "" || strings.Contains(group, `\`) {
+			return Errorf(InvalidSecurityGroupFormat, `The security group %q is not written as DOMAIN\GROUP`, n)
+		}
+	}
+	return nil
 }
 
 // Groups are own security groups, given by name, after those inherited from

@@ -41,6 +41,9 @@ type Order struct {
 	Project   fleet.ProjectID // whose people may see it
 	// Argument is handed to the steps, as JSON. It is not shown with the task.
 	Argument any
+	// Warnings are kept in the one step of a task that [Runner.Done] writes; without
+	// any it has no step.
+	Warnings []fleet.Error
 }
 
 // A Call is what a step knows of its task.
@@ -124,7 +127,7 @@ func (r *Runner) Add(tx *store.Tx, o Order) (fleet.Task, error) {
 	for i, s := range plan.Steps {
 		t.Steps = append(t.Steps, fleet.Step{Sequence: i, Operation: s.Operation, State: fleet.TaskQueued, Queued: now})
 	}
-	if err := store.Put(tx, tasks, string(t.ID), record{Task: t, Argument: argument}); err != nil {
+	if err := r.add(tx, record{Task: t, Argument: argument}); err != nil {
 		return fleet.Task{}, err
 	}
 	return t, store.Put(tx, unfinished, string(t.ID), ticket{Entity: o.Entity, Queued: now})
@@ -140,7 +143,10 @@ func (r *Runner) Done(tx *store.Tx, o Order) (fleet.Task, error) {
 		ID: fleet.NewID[fleet.TaskID](random), Operation: o.Operation, Entity: o.Entity, State: fleet.TaskCompleted,
 		Queued: now, Started: now, Ended: now, Tenant: o.Tenant, Project: o.Project,
 	}
-	return t, store.Put(tx, tasks, string(t.ID), record{Task: t})
+	if len(o.Warnings) > 0 {
+		t.Steps = []fleet.Step{{Operation: o.Operation, State: fleet.TaskCompleted, Warnings: o.Warnings, Queued: now, Started: now, Ended: now}}
+	}
+	return t, r.add(tx, record{Task: t})
 }
 
 // Get returns a task as it is now. One that is not there, or was long ago, is an
@@ -177,21 +183,4 @@ func (r *Runner) Cancel(ctx context.Context, id fleet.TaskID) error {
 		}
 		return store.Put(tx, unfinished, string(id), ticket{Entity: rec.Task.Entity, Queued: rec.Task.Queued, Cancelled: true})
 	})
-}
-
-// Sweep removes tasks that ended before a moment.
-func (r *Runner) Sweep(ctx context.Context, before time.Time) error {
-	all, bad := store.List(ctx, r.store, tasks, "")
-	if all == nil {
-		return bad
-	}
-	for id, rec := range all {
-		if !rec.Task.State.Ended() || !rec.Task.Ended.Before(before) {
-			continue
-		}
-		if err := r.store.Update(ctx, func(tx *store.Tx) error { store.Delete(tx, tasks, id); return nil }); err != nil {
-			return err
-		}
-	}
-	return bad
 }
