@@ -187,6 +187,9 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		return err
 	}
 	services := []service{answers, lookout, segments, live, operators, herd, counter{record, meter}}
+	if dog := newWatchdog(cfg.Socket, log); dog != nil {
+		services = append(services, dog)
+	}
 	if cfg.Metrics != "" {
 		everyone := http.NewServeMux()
 		everyone.Handle("GET /metrics", meter.Handler())
@@ -225,11 +228,9 @@ func runAll(ctx context.Context, log *slog.Logger, record service, services []se
 		group.Go(func() error { return run(ctx, s) })
 	}
 	log.Info("ready")
-	// Outside systemd this does nothing.
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		log.Warn("systemd was not told that bootd is ready", "err", err)
-	}
+	tell(daemon.SdNotifyReady, log)
 	err := group.Wait()
+	tell(daemon.SdNotifyStopping, log)
 	stop()
 	err = errors.Join(err, <-recorded)
 	log.Info("stopped")
