@@ -118,6 +118,7 @@ func (a *app) command() *cobra.Command {
 		a.labCommand(),
 		a.versionCommand(),
 		a.completionCommand(),
+		a.manCommand(),
 	)
 }
 
