@@ -4,9 +4,10 @@
 GO      ?= go
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
-BOOTD   := bin/bootd
+BIN     ?= bin
+BOOTD   := $(BIN)/bootd
 
-.PHONY: all build test race check e2e demo demo-down fuzz bench install clean
+.PHONY: all build test race check e2e demo demo-down fuzz bench install deb clean
 
 all: build
 
@@ -57,9 +58,31 @@ bench: build
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./boot/... ./ignition ./assets $$($(GO) list ./internal/... | grep -v /lab$$)
 	$(SUDO) env "PATH=$$PATH" BOOTD=$(CURDIR)/$(BOOTD) CGO_ENABLED=0 $(GO) test -run '^$$' -bench Peers -benchtime 1x ./internal/lab
 
+# DESTDIR is for who makes a package; without it the user and the directories are
+# made at once.
 install: build
 	install -D -m 755 $(BOOTD) $(DESTDIR)/usr/bin/bootd
 	install -D -m 644 systemd/bootd.service $(DESTDIR)/usr/lib/systemd/system/bootd.service
+	install -D -m 644 systemd/sysusers.d/bootd.conf $(DESTDIR)/usr/lib/sysusers.d/bootd.conf
+	install -D -m 644 systemd/tmpfiles.d/bootd.conf $(DESTDIR)/usr/lib/tmpfiles.d/bootd.conf
+	install -d -m 755 $(DESTDIR)/usr/share/man/man1 $(DESTDIR)/usr/share/bash-completion/completions \
+	  $(DESTDIR)/usr/share/zsh/vendor-completions $(DESTDIR)/usr/share/fish/vendor_completions.d
+	umask 022 && rm -rf $(BIN)/man && $(BOOTD) man $(BIN)/man && gzip -9n $(BIN)/man/*.1
+	install -m 644 -t $(DESTDIR)/usr/share/man/man1 $(BIN)/man/*.gz
+	$(BOOTD) completion bash > $(DESTDIR)/usr/share/bash-completion/completions/bootd
+	$(BOOTD) completion zsh > $(DESTDIR)/usr/share/zsh/vendor-completions/_bootd
+	$(BOOTD) completion fish > $(DESTDIR)/usr/share/fish/vendor_completions.d/bootd.fish
+	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || { systemd-sysusers bootd.conf && \
+	  systemd-tmpfiles --create bootd.conf && systemctl daemon-reload; }
+
+# $(BIN)/bootd_VERSION_ARCH.deb. nFPM is fetched as a Go module.
+NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
+DEB_VERSION ?= $(or $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-/+/g'),$(shell \
+                 git log -1 --date=format:%Y%m%d%H%M%S --format=0~%cd.%h 2>/dev/null),0)
+deb:
+	rm -rf $(BIN)/root
+	umask 022 && $(MAKE) install DESTDIR=$(BIN)/root
+	BIN=$(BIN) ARCH="$$($(GO) env GOARCH)" DEB_VERSION="$(DEB_VERSION)" CGO_ENABLED=0 $(GO) run $(NFPM) package -f packaging/nfpm.yaml -p deb -t $(BIN)
 
 clean:
 	rm -rf bin

@@ -49,6 +49,7 @@ func Requirements() []Requirement {
 		{"ipmi_sim", "openipmi", "BMCs that bootd switches machines by", true},
 		{"ipmitool", "ipmitool", "the same", true},
 		{"shellcheck", "shellcheck", "what runs on nodes", true},
+		{"systemd-nspawn", "systemd-container", "a system that the package is installed in", true},
 	}
 }
 
