@@ -2,30 +2,75 @@ package controller
 
 import (
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
 	"time"
 
 	"bootd/internal/fleet"
+	"bootd/internal/place"
 	"bootd/internal/store"
 	"bootd/internal/task"
 )
 
-// A Controller carries out what people ask for.
-type Controller struct {
-	store *store.Store
-	tasks *task.Runner
-	now   func() time.Time
+// Options are what a controller works with. Zero values have the defaults named.
+type Options struct {
+	Now     func() time.Time                     // the clock that the audit log is dated by; the system's
+	Connect func(fleet.Host) (Hypervisor, error) // makes the adapter of a host, and connects to nothing yet; none: there can be no hosts
+	Spool   Spool                                // none: images and CD images cannot be uploaded
+	Policy  place.Policy                         // [place.DefaultPolicy]
+	Random  func(n int) int                      // chance of placement, from 0 to n-1; math/rand
+	Copies  int                                  // of one image that are made at once; 8
+	Log     *slog.Logger                         // none
 }
 
-// New returns a controller. now is the clock that the audit log is dated by; nil:
-// the system's.
-func New(s *store.Store, tasks *task.Runner, now func() time.Time) *Controller {
-	if now == nil {
-		now = time.Now
+// A Controller carries out what people ask for.
+type Controller struct {
+	store     *store.Store
+	tasks     *task.Runner
+	now       func() time.Time
+	options   Options
+	log       *slog.Logger
+	connected hypervisors
+	mirror    *mirror
+	turn      chan struct{} // holds one while a verb changes what many change
+	copying   flights
+	uploading uploads
+}
+
+// New returns a controller. It makes its plans known to the runner, which must not
+// run yet.
+func New(s *store.Store, tasks *task.Runner, o Options) *Controller {
+	if o.Now == nil {
+		o.Now = time.Now
 	}
-	return &Controller{store: s, tasks: tasks, now: now}
+	if o.Policy == (place.Policy{}) {
+		o.Policy = place.DefaultPolicy()
+	}
+	if o.Random == nil {
+		o.Random = rand.IntN
+	}
+	if o.Copies <= 0 {
+		o.Copies = 8
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Controller{
+		store: s, tasks: tasks, now: o.Now, options: o, log: o.Log, turn: make(chan struct{}, 1),
+		connected: hypervisors{all: map[fleet.HostID]connection{}}, mirror: newMirror(o.Policy),
+		copying: flights{all: map[flight]*turns{}}, uploading: uploads{all: map[string]bool{}},
+	}
+	tasks.Know(c.plans()...)
+	return c
+}
+
+// plans are how the verbs that take long are carried out.
+func (c *Controller) plans() []task.Plan {
+	return slices.Concat(c.hostPlans(), c.imagePlans(), c.diskPlans(), c.vmPlans(), c.drivePlans())
 }
 
 // A Role is what somebody may do (the reference is Photon's authorization
@@ -93,13 +138,15 @@ type change struct {
 	project   fleet.ProjectID
 	name      string
 	warnings  []fleet.Error // to be seen in the task
+	queued    bool // the rest is done by the plan of the operation
+	argument  any  // for the plan
 }
 
-// change runs a verb whose work is done with its transaction: f does it, and may
-// be run again. The task that is returned has ended.
+// change runs a verb in its transaction: f does it, and may be run again. The task
+// that is returned has ended, unless the change is queued.
 func (c *Controller) change(ctx context.Context, by Principal, f func(*store.Tx) (change, error)) (done fleet.Task, err error) {
 	var random [16]byte
-	_, _ = rand.Read(random[:]) // never fails
+	_, _ = cryptorand.Read(random[:]) // never fails
 	err = c.store.Update(ctx, func(tx *store.Tx) error {
 		made, err := f(tx)
 		if err != nil {
@@ -113,10 +160,42 @@ func (c *Controller) change(ctx context.Context, by Principal, f func(*store.Tx)
 		if err := store.Put(tx, audit, fmt.Sprintf("%020d-%x", now.UnixNano(), random[:4]), line); err != nil {
 			return err
 		}
-		done, err = c.tasks.Done(tx, task.Order{Operation: made.operation, Entity: made.entity, Tenant: made.tenant, Project: made.project, Warnings: made.warnings})
+		o := task.Order{Operation: made.operation, Entity: made.entity, Tenant: made.tenant, Project: made.project, Argument: made.argument, Warnings: made.warnings}
+		if made.queued {
+			done, err = c.tasks.Add(tx, o)
+		} else {
+			done, err = c.tasks.Done(tx, o)
+		}
 		return err
 	})
 	return done, err
+}
+
+// inTurn calls f while nobody else is in it. Everything that changes a project's
+// quota or what hosts have promised goes through here: many do that at once, and
+// would make each other's transactions run again and again.
+func (c *Controller) inTurn(ctx context.Context, f func() error) error {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-c.turn }()
+	return f()
+}
+
+// changeInTurn is change, in turn.
+func (c *Controller) changeInTurn(ctx context.Context, by Principal, f func(*store.Tx) (change, error)) (done fleet.Task, err error) {
+	err = c.inTurn(ctx, func() (err error) {
+		done, err = c.change(ctx, by, f)
+		return err
+	})
+	return done, err
+}
+
+// updateInTurn is a transaction, in turn.
+func (c *Controller) updateInTurn(ctx context.Context, f func(*store.Tx) error) error {
+	return c.inTurn(ctx, func() error { return c.store.Update(ctx, f) })
 }
 
 // Audit lists the log from a moment on, the oldest line first. Only an admin may
@@ -136,6 +215,33 @@ func (c *Controller) Audit(ctx context.Context, by Principal, from time.Time) ([
 		}
 	}
 	return out, bad
+}
+
+// uses is nil, or the error for who may not use what is in a project.
+func (p Principal) uses(f fleet.Project) error {
+	if p.Role != Guest && p.seesProject(f) {
+		return nil
+	}
+	return p.forbidden()
+}
+
+// find reads one record past transactions.
+func find[T any](ctx context.Context, c *Controller, k store.Kind[T], kind fleet.Kind, id string) (v T, err error) {
+	err = c.store.View(ctx, func(tx *store.Tx) (err error) {
+		v, err = get(tx, k, kind, id)
+		return err
+	})
+	return v, err
+}
+
+// orZero reads a record that counts; one that is not there is nothing.
+func orZero[T any](tx *store.Tx, k store.Kind[T], id string) (T, error) {
+	v, err := store.Get(tx, k, id)
+	if errors.Is(err, store.ErrNotFound) {
+		var none T
+		return none, nil
+	}
+	return v, err
 }
 
 // take gives a name to an entity, or says that another one has it.
@@ -170,6 +276,6 @@ func get[T any](tx *store.Tx, k store.Kind[T], kind fleet.Kind, id string) (T, e
 // newID makes an ID.
 func newID[T ~string]() T {
 	var random [16]byte
-	_, _ = rand.Read(random[:]) // never fails
+	_, _ = cryptorand.Read(random[:]) // never fails
 	return fleet.NewID[T](random)
 }

@@ -47,12 +47,13 @@ func (c *Controller) Flavors(ctx context.Context, name string, kind fleet.Kind) 
 		func(f fleet.Flavor) string { return f.Name })
 }
 
-// DeleteFlavor removes a flavor, which only an admin may.
+// DeleteFlavor removes a flavor, which only an admin may. One that is used goes with
+// the last VM or disk of it.
 func (c *Controller) DeleteFlavor(ctx context.Context, by Principal, id fleet.FlavorID) (fleet.Task, error) {
 	if err := by.administers(""); err != nil {
 		return fleet.Task{}, err
 	}
-	return c.change(ctx, by, func(tx *store.Tx) (change, error) {
+	return c.changeInTurn(ctx, by, func(tx *store.Tx) (change, error) {
 		f, err := get(tx, flavors, fleet.KindFlavor, string(id))
 		if err != nil {
 			return change{}, err
@@ -60,8 +61,53 @@ func (c *Controller) DeleteFlavor(ctx context.Context, by Principal, id fleet.Fl
 		if err := f.Deletable(); err != nil {
 			return change{}, err
 		}
-		drop(tx, fleet.KindFlavor, string(f.Kind), f.Name)
-		store.Delete(tx, flavors, string(id))
-		return change{operation: deleteFlavor, entity: ref(fleet.KindFlavor, id), name: f.Name}, nil
+		n, err := use(tx, ref(fleet.KindFlavor, id), 0)
+		if err != nil {
+			return change{}, err
+		}
+		done := change{operation: deleteFlavor, entity: ref(fleet.KindFlavor, id), name: f.Name}
+		if f.State = fleet.FlavorPendingDelete; n > 0 {
+			return done, store.Put(tx, flavors, string(id), f)
+		}
+		forgetFlavor(tx, f)
+		return done, nil
 	})
+}
+
+func forgetFlavor(tx *store.Tx, f fleet.Flavor) {
+	drop(tx, fleet.KindFlavor, string(f.Kind), f.Name)
+	store.Delete(tx, flavors, string(f.ID))
+}
+
+// useFlavor counts a VM or disk of a flavor.
+func useFlavor(tx *store.Tx, name string, k fleet.Kind) (fleet.Flavor, error) {
+	id, err := orZero(tx, names, nameKey(fleet.KindFlavor, string(k), name))
+	if err != nil {
+		return fleet.Flavor{}, err
+	}
+	if id == "" {
+		return fleet.Flavor{}, fleet.NoSuchFlavor(name, k)
+	}
+	f, err := get(tx, flavors, fleet.KindFlavor, id)
+	if err != nil {
+		return f, err
+	}
+	if err := f.Usable(); err != nil {
+		return f, err
+	}
+	_, err = use(tx, ref(fleet.KindFlavor, f.ID), 1)
+	return f, err
+}
+
+// leaveFlavor counts a VM or disk no longer; a flavor that waits for that goes.
+func leaveFlavor(tx *store.Tx, id fleet.FlavorID) error {
+	n, err := use(tx, ref(fleet.KindFlavor, id), -1)
+	if err != nil {
+		return err
+	}
+	f, err := get(tx, flavors, fleet.KindFlavor, string(id))
+	if err == nil && n == 0 && f.State == fleet.FlavorPendingDelete {
+		forgetFlavor(tx, f)
+	}
+	return err
 }

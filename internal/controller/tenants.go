@@ -272,6 +272,13 @@ func (c *Controller) DeleteProject(ctx context.Context, by Principal, id fleet.P
 		if used := p.Quota.Usage; slices.ContainsFunc(used.Keys(), func(k string) bool { return !used[k].IsZero() }) {
 			return change{}, fleet.NotEmpty(ref(fleet.KindProject, id), "something in it uses its quota")
 		}
+		n, err := use(tx, ref(fleet.KindProject, id), 0) // what failed uses no quota
+		if err != nil {
+			return change{}, err
+		}
+		if n > 0 {
+			return change{}, fleet.NotEmpty(ref(fleet.KindProject, id), "it has VMs or disks")
+		}
 		r, err := get(tx, tickets, fleet.KindResourceTicket, string(p.Ticket))
 		if err != nil {
 			return change{}, err

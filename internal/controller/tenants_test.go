@@ -35,7 +35,7 @@ func open(t *testing.T) (*controller.Controller, *task.Runner) {
 		}
 	})
 	r := task.New(s, task.Options{Log: quiet})
-	return controller.New(s, r, nil), r
+	return controller.New(s, r, controller.Options{}), r
 }
 
 func amounts(t testing.TB, text string) fleet.Amounts {

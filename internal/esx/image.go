@@ -38,6 +38,15 @@ func (h *Host) UploadImage(ctx context.Context, datastore string, id fleet.Image
 	})
 }
 
+// UploadVMDK is [Host.UploadImage] of a VMDK in a file of a size.
+func (h *Host) UploadVMDK(ctx context.Context, datastore string, id fleet.ImageID, r io.ReaderAt, size int64, p func(done, total int64)) error {
+	d, err := vmdk.Open(r, size)
+	if err != nil {
+		return h.fault(ctx, "upload", "image "+string(id), fail(fleet.Unsupported, "convert it with `qemu-img convert -O vmdk -o subformat=streamOptimized`", "%v", err))
+	}
+	return h.UploadImage(ctx, datastore, id, d, p)
+}
+
 // progress tells how much has passed. Closing the pipe ends its writer, so no
 // goroutine stays when an upload breaks off.
 type progress struct {
@@ -103,6 +112,19 @@ func (h *Host) FetchImage(ctx context.Context, id fleet.ImageID, from *Host, fro
 				})
 			})
 		})
+	})
+}
+
+// ReadImage reads an image, as a raw disk of a size, to keep it elsewhere.
+func (h *Host) ReadImage(ctx context.Context, datastore string, id fleet.ImageID, read func(r io.Reader, size int64) error) error {
+	return h.verb(ctx, "read", "image "+string(id)+" on datastore "+datastore, func(ctx context.Context, inv *inventory) error {
+		if err := checkID(id); err != nil {
+			return err
+		}
+		if err := checkDatastore(datastore); err != nil {
+			return err
+		}
+		return h.fetch(ctx, inv, h.reads, imagePlace(datastore, id).file(flat(diskFile)), read)
 	})
 }
 

@@ -21,6 +21,13 @@ type ImageSetting struct {
 	Value string `json:"value"`
 }
 
+// An ImageDisk is what is known of the file that an image came in.
+type ImageDisk struct {
+	Size     int64          `json:"size"`     // of the VMDK
+	Capacity int64          `json:"capacity"` // as a guest sees it
+	Settings []ImageSetting `json:"settings,omitempty"`
+}
+
 // A Replication is when an image is copied to datastores.
 type Replication string
 

@@ -51,7 +51,7 @@ func startIn(t *testing.T, dir string, change ...func(*photon.Config)) *site {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	tasks := task.New(db, task.Options{Pause: time.Millisecond, Log: quiet})
-	s := &site{t: t, control: controller.New(db, tasks, nil), store: db, tasks: tasks}
+	s := &site{t: t, control: controller.New(db, tasks, controller.Options{}), store: db, tasks: tasks}
 	cert, _, err := photon.Certificate(filepath.Join(dir, "controller.pem"), []string{"127.0.0.1", "localhost"}, time.Now())
 	if err != nil {
 		t.Fatal(err)

@@ -30,7 +30,8 @@ type Request struct {
 	// What it must have; zero values ask for nothing.
 	Host          fleet.HostID
 	Zone          fleet.ZoneID
-	PortGroups    []string
+	PortGroups    []string   // all of them
+	Networks      [][]string // of each, one of these port groups
 	Datastore     fleet.DatastoreID
 	DatastoreTags []string
 }

@@ -57,16 +57,20 @@ func TestRefusals(t *testing.T) {
 		"port group":              {request: func(r *place.Request) { r.PortGroups = []string{"x"} }, code: fleet.UnfulfillableAffinities, message: "1 host: 1 without port group x"},
 		"as many CPUs as threads": {request: func(r *place.Request) { r.CPUs = 9 }, code: fleet.NotEnoughCPUResource, message: "1 host: 1 without 9 CPUs"},
 		"memory":                  {request: func(r *place.Request) { r.Memory = 16*gb + 1 }, code: fleet.NotEnoughMemoryResource, message: "1 host: 1 without 16385 MB"},
-		"storage":                 {request: func(r *place.Request) { r.Storage = 101 * gb }, code: fleet.NotEnoughDatastoreCapacity, message: "1 host: 1 without 103424 MB of storage"},
-		"filled by others":        {disk: func(d *fleet.Datastore) { d.Free = mb }, code: fleet.NotEnoughDatastoreCapacity, message: "1 host: 1 without 1024 MB of storage"},
-		"datastore":               {request: func(r *place.Request) { r.Datastore = "x" }, code: fleet.UnfulfillableDiskAffinities, message: "1 host: 1 without a datastore that suits"},
-		"datastore's type":        {request: func(r *place.Request) { r.DatastoreTags = []string{"SHARED_VMFS"} }, code: fleet.UnfulfillableDiskAffinities, message: "1 host: 1 without a datastore that suits"},
+		"one port group of several": {request: func(r *place.Request) { r.PortGroups, r.Networks = []string{"VM Network"}, [][]string{{"x", "y"}} },
+			code: fleet.UnfulfillableAffinities, message: "1 host: 1 without port group VM Network and x or y"},
+		"storage":          {request: func(r *place.Request) { r.Storage = 101 * gb }, code: fleet.NotEnoughDatastoreCapacity, message: "1 host: 1 without 103424 MB of storage"},
+		"filled by others": {disk: func(d *fleet.Datastore) { d.Free = mb }, code: fleet.NotEnoughDatastoreCapacity, message: "1 host: 1 without 1024 MB of storage"},
+		"datastore":        {request: func(r *place.Request) { r.Datastore = "x" }, code: fleet.UnfulfillableDiskAffinities, message: "1 host: 1 without a datastore that suits"},
+		"datastore's type": {request: func(r *place.Request) { r.DatastoreTags = []string{"SHARED_VMFS"} }, code: fleet.UnfulfillableDiskAffinities, message: "1 host: 1 without a datastore that suits"},
 		"datastore not allowed": {host: func(h *fleet.Host) { h.Metadata = map[string]string{fleet.AllowedDatastores: "other"} },
 			code: fleet.UnfulfillableDiskAffinities, message: "1 host: 1 without a datastore that suits"},
 		"this host": {host: func(h *fleet.Host) { h.State = fleet.HostSuspended }, request: func(r *place.Request) { r.Host = "a" },
 			code: fleet.NoSuchResource, message: "1 host: 1 suspended"},
 		"no such host": {request: func(r *place.Request) { r.Host = "b" }, code: fleet.NoSuchResource, message: "Host #b is not known"},
-		"it would do":  {request: func(r *place.Request) { r.DatastoreTags, r.PortGroups = []string{"LOCAL_VMFS"}, []string{"VM Network"} }},
+		"it would do": {request: func(r *place.Request) {
+			r.DatastoreTags, r.PortGroups, r.Networks = []string{"LOCAL_VMFS"}, []string{"VM Network"}, [][]string{{"x", "VM Network"}}
+		}},
 	}
 	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {

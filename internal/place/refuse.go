@@ -53,6 +53,11 @@ func (h *host) refuses(r Request) reason {
 			return withoutPortGroup
 		}
 	}
+	for _, names := range r.Networks {
+		if !slices.ContainsFunc(h.Facts.PortGroups, func(p fleet.PortGroup) bool { return slices.Contains(names, p.Name) }) {
+			return withoutPortGroup
+		}
+	}
 	return fits
 }
 
@@ -79,6 +84,15 @@ func (c refusals) err(r Request) error {
 	return fleet.Errorf(c.code(), "%d %s: %s", total, hosts, strings.Join(parts, ", "))
 }
 
+// wanted are the port groups a host must have, as a sentence has them.
+func wanted(r Request) string {
+	parts := slices.Clone(r.PortGroups)
+	for _, names := range r.Networks {
+		parts = append(parts, strings.Join(names, " or "))
+	}
+	return strings.Join(parts, " and ")
+}
+
 func (w reason) words(r Request) string {
 	switch w {
 	case inMaintenance:
@@ -94,7 +108,7 @@ func (w reason) words(r Request) string {
 	case inOtherZone:
 		return "not in zone " + string(r.Zone)
 	case withoutPortGroup:
-		return "without port group " + strings.Join(r.PortGroups, " and ")
+		return "without port group " + wanted(r)
 	case withoutCPUs:
 		return fmt.Sprintf("without %d CPUs", r.CPUs)
 	case withoutMemory:

@@ -57,10 +57,16 @@ func New(s *store.Store, o Options, plans ...Plan) *Runner {
 		queue: map[fleet.TaskID]ticket{}, running: map[fleet.TaskID]running{},
 		waiters: map[fleet.TaskID]map[chan struct{}]bool{}, wake: make(chan struct{}, 1),
 	}
+	r.Know(plans...)
+	return r
+}
+
+// Know adds plans, each of another operation. It is for who needs the Runner to
+// make them, and must not be called once tasks are added or Run is called.
+func (r *Runner) Know(plans ...Plan) {
 	for _, p := range plans {
 		r.plans[p.Operation] = p
 	}
-	return r
 }
 
 // sweeping is how often ended tasks are looked through.
