@@ -138,8 +138,8 @@ type change struct {
 	project   fleet.ProjectID
 	name      string
 	warnings  []fleet.Error // to be seen in the task
-	queued    bool // the rest is done by the plan of the operation
-	argument  any  // for the plan
+	queued    bool          // the rest is done by the plan of the operation
+	argument  any           // for the plan
 }
 
 // change runs a verb in its transaction: f does it, and may be run again. The task

@@ -1,6 +1,6 @@
 // Package controller holds the verbs of the controller core: what people do with
-// tenants, resource tickets, projects and flavors, in Photon Controller's words
-// (package fleet). Hosts, images, VMs and clusters are to follow.
+// tenants, resource tickets, projects, flavors, hosts, availability zones, images,
+// subnets, disks and VMs, in Photon Controller's words (package fleet).
 //
 // # Changes
 //
@@ -8,7 +8,21 @@
 // authorized, the rules of package fleet are asked, quota is charged, the
 // records are written, and with them the task that tells of it and a line of the
 // audit log. Either all of that is on stable storage when a verb returns, or
-// nothing happened. Verbs that take long will only order a task in theirs.
+// nothing happened. Verbs that take long order a task in theirs, whose steps can be
+// repeated after a kill, and are undone when one fails for good.
+//
+// What a VM holds (of its project's quota, its host, its datastore) is noted in its
+// record, and is given back in the transaction that notes that it is not held any
+// more: exactly once. A place is chosen from what is known in memory, and committed
+// with the records of the host and the datastore as the transaction reads them, so
+// that two choices never promise more than there is. Where many change the same
+// records they do so in turn.
+//
+// # Hosts
+//
+// [Controller.Run] watches all hosts: what they say of themselves, and what their
+// VMs really do. What is to be deleted on a host that does not answer is noted, and
+// deleted when the host is back, so that whoever deletes it need not wait.
 //
 // # Records
 //

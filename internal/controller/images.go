@@ -45,9 +45,13 @@ func (c *Controller) UploadImage(ctx context.Context, by Principal, s ImageSpec,
 	}
 	defer done()
 	i.Size = size
-	return c.change(ctx, by, func(tx *store.Tx) (change, error) {
+	t, err := c.change(ctx, by, func(tx *store.Tx) (change, error) {
 		return change{operation: createImage, entity: ref(fleet.KindImage, i.ID), name: i.Name, queued: true}, store.Put(tx, images, string(i.ID), i)
 	})
+	if err != nil {
+		err = errors.Join(err, c.options.Spool.Remove(string(i.ID)))
+	}
+	return t, err
 }
 
 // uploads are what is being received, whose records are not written yet.

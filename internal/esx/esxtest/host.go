@@ -142,6 +142,7 @@ func (h *Host) identify() {
 		hardware.MemorySize = o.MemoryBytes
 	}
 	hs.Summary.Hardware = &hardware
+	hs.Summary.ManagementServerIp = "" // it belongs to no vCenter
 	hs.Capability.NestedHVSupported = o.NestedHV
 	product := hs.Config.Product
 	product.Version, product.ApiVersion, product.FullName = o.Version, o.Version, "VMware ESXi "+o.Version
