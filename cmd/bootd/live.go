@@ -182,6 +182,7 @@ func (l *live) warnFixed(next *config.Config) {
 		{"loaders", now.Loaders != next.Loaders},
 		{"api.socket", now.Socket != next.Socket},
 		{"metrics.listen", now.Metrics != next.Metrics},
+		{"controller", !now.Controller.Equal(next.Controller)},
 		{"log", now.LogLevel != next.LogLevel || now.LogJSON != next.LogJSON},
 	} {
 		if f.differs {

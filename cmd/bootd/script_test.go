@@ -50,6 +50,20 @@ func TestScripts(t *testing.T) {
 			"mirror":     startMirror,
 			"power":      reportPower,
 			"bmc":        startBMC,
+			"same":       sameLine,
+			"endpoint":   findEndpoint,
+			"first":      firstWord,
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "photon" {
+				return os.Getenv("PHOTON_CLI") != "", nil
+			}
+			return false, fmt.Errorf("there is no condition %q", cond)
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PHOTON", os.Getenv("PHOTON_CLI"))
+			e.Setenv("HOME", e.WorkDir)
+			return nil
 		},
 	})
 }

@@ -181,12 +181,17 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		return err
 	}
 	meter := metrics.New(measured{live, record, leases, db, answers, lookout, herd}.snapshot)
-	operators, err := api.Listen(cfg.Socket, operatorRoutes(api.New(apiConfig(live, &orders{live, overrides, record, leases}, herd, lookout, log)), meter), log)
+	control, err := newControl(cfg, db, log)
 	if err != nil {
 		abandon(answers, segments)
 		return err
 	}
-	services := []service{answers, lookout, segments, live, operators, herd, counter{record, meter}}
+	operators, err := api.Listen(cfg.Socket, control.routes(operatorRoutes(api.New(apiConfig(live, &orders{live, overrides, record, leases}, herd, lookout, log)), meter)), log)
+	if err != nil {
+		abandon(slices.Concat(control.services, []service{answers, segments})...)
+		return err
+	}
+	services := slices.Concat(control.services, []service{answers, lookout, segments, live, operators, herd, counter{record, meter}})
 	if dog := newWatchdog(cfg.Socket, log); dog != nil {
 		services = append(services, dog)
 	}
@@ -195,7 +200,7 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		everyone.Handle("GET /metrics", meter.Handler())
 		scraped, err := api.ListenTCP("metrics", cfg.Metrics, everyone, log)
 		if err != nil {
-			abandon(answers, segments, operators)
+			abandon(slices.Concat(control.services, []service{answers, segments, operators})...)
 			return err
 		}
 		services = append(services, scraped)

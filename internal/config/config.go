@@ -20,17 +20,18 @@ type Config struct {
 	// are there is known to the asset store.
 	Catalog *boot.Catalog
 
-	StateDir string        // default /var/lib/bootd
-	HTTPPort int           // of what machines fetch; default 80
-	TFTPPort int           // default 69
-	TFTPRoot string        // directory of further files for TFTP; empty: none
-	Loaders  string        // directory of iPXE builds that go before the system's; empty: none
-	Images   []ImageSource // where images come from, beside the built-in names
-	Swarms   []Swarm       // that bootd manages, each with a name of its own
-	Socket   string        // of the API; default /run/bootd/bootd.sock
-	Metrics  string        // address that Prometheus reads from, as 127.0.0.1:9177; empty: only the socket
-	LogLevel slog.Level    // default info
-	LogJSON  bool          // default false: text
+	StateDir   string        // default /var/lib/bootd
+	HTTPPort   int           // of what machines fetch; default 80
+	TFTPPort   int           // default 69
+	TFTPRoot   string        // directory of further files for TFTP; empty: none
+	Loaders    string        // directory of iPXE builds that go before the system's; empty: none
+	Images     []ImageSource // where images come from, beside the built-in names
+	Swarms     []Swarm       // that bootd manages, each with a name of its own
+	Socket     string        // of the API; default /run/bootd/bootd.sock
+	Metrics    string        // address that Prometheus reads from, as 127.0.0.1:9177; empty: only the socket
+	Controller *Controller   // Photon Controller's API; nil: off
+	LogLevel   slog.Level    // default info
+	LogJSON    bool          // default false: text
 
 	sum [sha256.Size]byte // of all that was read
 }

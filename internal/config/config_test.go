@@ -321,3 +321,25 @@ func TestWatchNothing(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
+
+func TestController(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want *config.Controller
+	}{
+		{"networks: []", nil},
+		{"controller: {}", &config.Controller{Listen: "127.0.0.1:9443"}},
+		{`controller: {listen: "[::1]:0", flavors: strict}`, &config.Controller{Listen: "[::1]:0"}},
+		{`controller: {listen: "0.0.0.0:443", auth: none, names: [bootd, 10.0.0.1], flavors: old}`,
+			&config.Controller{Listen: "0.0.0.0:443", Names: []string{"bootd", "10.0.0.1"}, OldFlavors: true}},
+	} {
+		got, err := config.LoadFiles(map[string]string{"bootd.yaml": c.text})
+		if err != nil {
+			t.Errorf("%s: %v", c.text, err)
+			continue
+		}
+		if !got.Controller.Equal(c.want) {
+			t.Errorf("%s: %+v, want %+v", c.text, got.Controller, c.want)
+		}
+	}
+}

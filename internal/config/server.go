@@ -44,7 +44,8 @@ func (l *loader) server(d *document, body ast.Node) {
 		"metrics": func(key string, v ast.Node) {
 			d.mapping(v, key, fields{"listen": d.into(&c.Metrics, d.checkListen)})
 		},
-		"log": func(key string, v ast.Node) { l.log(d, v) },
+		"controller": func(key string, v ast.Node) { l.controller(d, key, v) },
+		"log":        func(key string, v ast.Node) { l.log(d, v) },
 	})
 }
 

@@ -90,12 +90,8 @@ var unpaused = map[string]bool{"pause_system": true, "pause_background_tasks": t
 // New returns the handler of all routes.
 func New(c Config) http.Handler {
 	s := &server{c, make(chan struct{}, inFlight)}
-	all := routes{}
-	for _, some := range []routes{s.systemRoutes(), s.tenantRoutes(), s.flavorRoutes(), s.taskRoutes(), s.deploymentRoutes()} {
-		maps.Copy(all, some)
-	}
 	mux := http.NewServeMux()
-	for pattern, methods := range all {
+	for pattern, methods := range s.routes() {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, methods) })
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -166,4 +162,33 @@ func (s *server) answer(c *call, methods map[string]handler, method string) (_ r
 		return reply{}, err
 	}
 	return h(c)
+}
+
+// routes is everything there is.
+func (s *server) routes() routes {
+	all := routes{}
+	for _, some := range []routes{s.systemRoutes(), s.tenantRoutes(), s.flavorRoutes(), s.taskRoutes(), s.deploymentRoutes()} {
+		maps.Copy(all, some)
+	}
+	return all
+}
+
+// Roots are the first parts of all paths, in order.
+func Roots() []string {
+	var out []string
+	for pattern := range (&server{}).routes() {
+		root, _, _ := strings.Cut(pattern[1:], "/")
+		out = append(out, root)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Off is the handler in the place of a controller that is not there: why is in
+// each of its errors.
+func Off(why string) http.Handler {
+	s := &server{Config: Config{Log: slog.New(slog.DiscardHandler)}}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.fail(&call{Request: r, w: w, log: s.Log}, fleet.Errorf(fleet.NotFound, "%s", why))
+	})
 }

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"bootd/internal/config"
+	"bootd/internal/controller"
+	"bootd/internal/esx"
+	"bootd/internal/fleet"
+	"bootd/internal/photon"
+	photonwire "bootd/internal/photon/wire"
+	"bootd/internal/spool"
+	"bootd/internal/store"
+	"bootd/internal/task"
+)
+
+// A control is the controller as the server runs it: its verbs, the runner of
+// their tasks, and their API on the network. Its zero value is one that is off.
+type control struct {
+	local    http.Handler // of the operator's socket
+	services []service
+}
+
+// A core is what works for the controller beside its API: its tasks, and the
+// watch over hosts.
+type core struct {
+	tasks *task.Runner
+	verbs *controller.Controller
+}
+
+func (core) String() string { return "controller" }
+
+// Run works until ctx ends, and lets go of the hosts when nothing uses them any
+// more.
+func (c core) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.tasks.Run(ctx) })
+	group.Go(func() error { return c.verbs.Run(ctx) })
+	err := group.Wait()
+	c.verbs.Close()
+	return err
+}
+
+// connect makes the adapter of a host; it connects when it is used.
+func connect(h fleet.Host) (controller.Hypervisor, error) {
+	return esx.New(esx.Config{Address: h.Address, Username: h.Username, Password: h.Password, Fingerprint: h.Fingerprint})
+}
+
+// newControl binds the controller's port and wires what is behind it. Without a
+// section in the configuration it is off.
+func newControl(cfg *config.Config, db *store.Store, log *slog.Logger) (control, error) {
+	c := cfg.Controller
+	if c == nil {
+		return control{local: photon.Off("the controller is off; add controller: {} to bootd.yaml and start bootd again")}, nil
+	}
+	path := filepath.Join(cfg.StateDir, "controller.pem")
+	cert, fresh, err := photon.Certificate(path, certificateNames(c), time.Now())
+	if err != nil {
+		return control{}, err
+	}
+	shown := photon.Describe(cert.Leaf)
+	if missing := uncovered(c, shown.Names); !fresh && len(missing) > 0 {
+		log.Warn("clients that use these names will refuse the controller's certificate; remove its file to have another one made", "names", missing, "file", path)
+	}
+	images, err := spool.Open(filepath.Join(cfg.StateDir, "spool"))
+	if err != nil {
+		return control{}, err
+	}
+	tasks := task.New(db, task.Options{Log: log.With("part", "tasks")})
+	verbs := controller.New(db, tasks, controller.Options{Connect: connect, Spool: images, Log: log.With("part", "controller")})
+	endpoint := photonwire.Endpoint{Address: c.Listen, Auth: "none", Certificate: shown}
+	build := thisBuild()
+	api := photon.Config{
+		Controller:     verbs,
+		LenientFlavors: c.OldFlavors,
+		Version:        build.Version,
+		Commit:         build.Commit,
+		Log:            log.With("part", "controller"),
+		// With auth: none, the configuration says that whoever reaches it may.
+		Authenticate: as("anybody"),
+	}
+	var server *photon.Server
+	api.Endpoint = func() photonwire.Endpoint {
+		e := endpoint
+		e.Address = server.Addr().String()
+		return e
+	}
+	if server, err = photon.Listen(c.Listen, cert, photon.New(api), api.Log); err != nil {
+		return control{}, err
+	}
+	local := api
+	local.Authenticate = as("operator")
+	api.Log.Info("the controller listens", "addr", server.Addr().String(), "sha256", shown.SHA256)
+	return control{local: photon.New(local), services: []service{server, core{tasks, verbs}}}, nil
+}
+
+// as is for a listener that only those can reach who may do everything.
+func as(name string) func(*http.Request) (controller.Principal, error) {
+	return func(*http.Request) (controller.Principal, error) {
+		return controller.Principal{Name: name, Role: controller.Admin}, nil
+	}
+}
+
+// routes adds the controller's to those of the operator's socket. All of bootd's
+// own begin with /v1; Photon Controller's, of the versions that are spoken, never
+// do.
+func (c control) routes(own http.Handler) http.Handler {
+	roots := photon.Roots()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		first, _, _ := strings.Cut(strings.TrimLeft(r.URL.Path, "/"), "/")
+		if slices.Contains(roots, first) {
+			c.local.ServeHTTP(w, r)
+			return
+		}
+		own.ServeHTTP(w, r)
+	})
+}
+
+// certificateNames is what clients may call the server: what is configured, what
+// this machine is called, and its addresses if it listens at all of them.
+func certificateNames(c *config.Controller) []string {
+	names := append(slices.Clone(c.Names), "localhost", "127.0.0.1", "::1")
+	if host, err := os.Hostname(); err == nil {
+		names = append(names, strings.ToLower(host))
+	}
+	return unique(append(names, listenNames(c)...))
+}
+
+// listenNames are the addresses that a controller listens at.
+func listenNames(c *config.Controller) []string {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
+		return []string{ip.String()}
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLinkLocalUnicast() {
+			out = append(out, n.IP.String())
+		}
+	}
+	return out
+}
+
+// uncovered are the names that are configured and that a certificate has not.
+func uncovered(c *config.Controller, has []string) []string {
+	wanted := slices.Clone(c.Names)
+	if host, _, err := net.SplitHostPort(c.Listen); err == nil && !net.ParseIP(host).IsUnspecified() {
+		wanted = append(wanted, host)
+	}
+	var out []string
+	for _, n := range wanted {
+		if ip := net.ParseIP(n); ip != nil {
+			n = ip.String()
+		}
+		if !slices.Contains(has, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func unique(names []string) []string {
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -1,0 +1,63 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"bootd/boot"
+)
+
+// A Controller says how Photon Controller's API is served.
+type Controller struct {
+	Listen string   // address; default 127.0.0.1:9443. Port 0: any that is free
+	Names  []string // host names and addresses that clients use, beside those the machine has itself; for the certificate
+	// OldFlavors takes flavors that do not say how large a VM is, as servers before
+	// Photon Controller 1.1 did.
+	OldFlavors bool
+}
+
+// Equal reports whether two say the same; either may be nil.
+func (c *Controller) Equal(o *Controller) bool { return reflect.DeepEqual(c, o) }
+
+// controller reads the section that switches the controller on.
+func (l *loader) controller(d *document, key string, v ast.Node) {
+	c := &Controller{Listen: "127.0.0.1:9443"}
+	l.config.Controller = c
+	open, flavors := "", "strict"
+	ok := d.mapping(v, key, fields{
+		"listen": d.into(&c.Listen, d.checkPort),
+		"names": func(_ string, v ast.Node) {
+			d.list(v, func(n ast.Node) {
+				var name string
+				d.into(&name, d.checkHostName)("names", n)
+				if name != "" {
+					c.Names = append(c.Names, name)
+				}
+			})
+		},
+		"auth":    d.one(&open, "none"),
+		"flavors": d.one(&flavors, "strict", "old"),
+	})
+	c.OldFlavors = flavors == "old"
+	if a, err := netip.ParseAddrPort(c.Listen); ok && err == nil && open == "" && !a.Addr().IsLoopback() {
+		d.lacks(v, "auth", fmt.Sprintf("everybody who reaches %s could change everything", c.Listen),
+			"if that is meant, because only those reach it who may, write auth: none; or listen at 127.0.0.1")
+	}
+}
+
+// checkPort is checkListen, where port 0 is any that is free.
+func (d *document) checkPort(v ast.Node, s string) {
+	if _, err := netip.ParseAddrPort(s); err != nil {
+		d.wrong(v, fmt.Sprintf("%q is not an address to listen at", clip(s)), "write it as 127.0.0.1:9443, or 0.0.0.0:9443 for all of this machine's addresses")
+	}
+}
+
+// checkHostName is for the names of a certificate.
+func (d *document) checkHostName(v ast.Node, s string) {
+	if _, err := netip.ParseAddr(s); err != nil && !boot.ValidName(s) {
+		d.wrong(v, fmt.Sprintf("%q is neither a host name nor an address", clip(s)), "write what clients have in their URL, in lower case and without the port")
+	}
+}
