@@ -51,9 +51,11 @@ func (c core) Run(ctx context.Context) error {
 	return err
 }
 
-// connect makes the adapter of a host; it connects when it is used.
-func connect(h fleet.Host) (controller.Hypervisor, error) {
-	return esx.New(esx.Config{Address: h.Address, Username: h.Username, Password: h.Password, Fingerprint: h.Fingerprint})
+// connecting makes the adapters of hosts; they connect when they are used.
+func connecting(log *slog.Logger) func(fleet.Host) (controller.Hypervisor, error) {
+	return func(h fleet.Host) (controller.Hypervisor, error) {
+		return esx.New(esx.Config{Address: h.Address, Username: h.Username, Password: h.Password, Fingerprint: h.Fingerprint, Log: log})
+	}
 }
 
 // newControl binds the controller's port and wires what is behind it. Without a
@@ -77,7 +79,7 @@ func newControl(cfg *config.Config, db *store.Store, log *slog.Logger) (control,
 		return control{}, err
 	}
 	tasks := task.New(db, task.Options{Log: log.With("part", "tasks")})
-	verbs := controller.New(db, tasks, controller.Options{Connect: connect, Spool: images, Log: log.With("part", "controller")})
+	verbs := controller.New(db, tasks, controller.Options{Connect: connecting(log.With("part", "esx")), Spool: images, Log: log.With("part", "controller")})
 	endpoint := photonwire.Endpoint{Address: c.Listen, Auth: "none", Certificate: shown}
 	build := thisBuild()
 	api := photon.Config{
