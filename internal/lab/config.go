@@ -38,6 +38,9 @@ const (
 	BIOS     Firmware = "bios"      // SeaBIOS with iPXE as the card's ROM
 	UEFI     Firmware = "uefi"      // OVMF with its own PXE
 	UEFIHTTP Firmware = "uefi-http" // OVMF with its own HTTP boot, PXE switched off
+	// UEFISecure is OVMF with its own PXE and Secure Boot, which starts what
+	// Microsoft has signed.
+	UEFISecure Firmware = "uefi-secure"
 )
 
 // A Machine is one diskless QEMU machine.
@@ -176,9 +179,9 @@ func (r rawMachine) check() (Machine, error) {
 		wrong("uuid: %q is not a UUID such as 77000000-0000-4000-8000-525400770010", r.UUID)
 	}
 	switch m.Firmware {
-	case BIOS, UEFI, UEFIHTTP:
+	case BIOS, UEFI, UEFIHTTP, UEFISecure:
 	default:
-		wrong("firmware: %q is none of bios, uefi, uefi-http", r.Firmware)
+		wrong("firmware: %q is none of bios, uefi, uefi-http, uefi-secure", r.Firmware)
 	}
 	if m.Memory, err = parseMemory(cmp.Or(r.Memory, "1G")); err != nil {
 		wrong("memory: %w", err)

@@ -10,7 +10,8 @@
 // take no lock. Everything is recorded before it is relied on, so that
 // [Lab.Down] finds and removes what a killed process left behind.
 //
-// The machines boot from the network alone, by BIOS, UEFI PXE or UEFI HTTP.
+// The machines boot from the network alone, by BIOS, UEFI PXE (with
+// or without Secure Boot) or UEFI HTTP.
 // What they boot is the business of whoever serves the network; [BuildImage]
 // makes a small live image for it, with the boot contract of Fedora CoreOS.
 //

@@ -109,7 +109,8 @@ func (l Lab) prepare(m Machine, h hardware) error {
 	if m.Firmware == BIOS {
 		return nil
 	}
-	vars, err := os.ReadFile(ovmfVars)
+	_, fresh := m.Firmware.ovmf()
+	vars, err := os.ReadFile(fresh)
 	if err != nil {
 		return fmt.Errorf("cannot find the UEFI firmware (package ovmf): %w", err)
 	}

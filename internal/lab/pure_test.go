@@ -31,7 +31,7 @@ func TestArguments(t *testing.T) {
 		Name: "m", MAC: boot.MAC{0x52, 0x54, 0, 0x77, 0, 0x11}, Memory: 1024, CPUs: 2, NIC: "virtio-net-pci",
 		UUID: "77000000-0000-4000-8000-525400770011", Serial: "S1", Manufacturer: "A, B", Product: "P",
 	}
-	for _, f := range []Firmware{BIOS, UEFI, UEFIHTTP} {
+	for _, f := range []Firmware{BIOS, UEFI, UEFIHTTP, UEFISecure} {
 		t.Run(string(f), func(t *testing.T) {
 			m.Firmware = f
 			got := strings.Join(m.arguments(h), "\n") + "\n"

@@ -5,11 +5,22 @@ import (
 	"strconv"
 )
 
-// The firmware of UEFI machines: Debian's package ovmf.
+// The firmware of UEFI machines: Debian's package ovmf. The variables of that
+// with Secure Boot hold Microsoft's keys.
 const (
-	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	ovmfCode       = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ovmfVars       = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	ovmfSecureCode = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
+	ovmfSecureVars = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
 )
+
+// ovmf is the firmware of a UEFI machine, and what its variables are at first.
+func (f Firmware) ovmf() (code, vars string) {
+	if f == UEFISecure {
+		return ovmfSecureCode, ovmfSecureVars
+	}
+	return ovmfCode, ovmfVars
+}
 
 // The ways to run machines.
 const (
@@ -52,8 +63,15 @@ func (m Machine) arguments(h hardware) []string {
 		// started again, as a rack's machines are by their watchdog.
 		return append(args, "-machine", "pc", "-device", nic, "-boot", "reboot-timeout=2000")
 	}
-	args = append(args, "-machine", "q35",
-		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+ovmfCode,
+	machine := "q35"
+	if m.Firmware == UEFISecure {
+		// Only the firmware, in system management mode, may change its variables.
+		machine = "q35,smm=on"
+		args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on")
+	}
+	code, _ := m.Firmware.ovmf()
+	args = append(args, "-machine", machine,
+		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+code,
 		"-drive", "if=pflash,unit=1,format=raw,file="+h.vars,
 		"-device", nic+",romfile=") // without a ROM, OVMF uses its own drivers and its own PXE
 	if m.Firmware == UEFIHTTP {

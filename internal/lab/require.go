@@ -38,7 +38,6 @@ func Requirements() []Requirement {
 		{"zstd", "zstd", "the live image's initramfs", false},
 		{"xz", "xz-utils", "unpacking kernel modules", false},
 		{"modprobe", "kmod", "choosing kernel modules", false},
-		{"strip", "binutils", "shrinking kernel modules", false},
 		{"dnsmasq", "dnsmasq-base", "the boot server that bootd is compared with", true},
 		{"nginx", "nginx-light", "the same", true},
 		{"busybox", "busybox-static", "its DHCP client, and its shell for what runs on nodes", true},

@@ -149,7 +149,7 @@ modules() {
   done | sort -u | while IFS= read -r f; do
     f=${f#*/lib/modules/$KVER/}
     mkdir -p "$to/${f%/*}"
-    strip --strip-debug -o "$to/$f" "$from/$f" 2>/dev/null || cp "$from/$f" "$to/$f"
+    cp "$from/$f" "$to/$f" # with its signature: after Secure Boot the kernel takes no module without
   done
   cp "$from"/modules.builtin "$from"/modules.builtin.modinfo "$from"/modules.order "$to/"
   case $1 in */usr) depmod -b "${1%/usr}" "$KVER" ;; *) depmod -b "$1" "$KVER" ;; esac
