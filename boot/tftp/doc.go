@@ -3,13 +3,18 @@
 //
 // # What is there
 //
-// A name is looked up in three places, and the first that has it wins:
+// A name is looked up in four places, and the first that has it wins:
 //
 //  1. the overlay, a directory of the operator's such as an old /tftpboot with
 //     pxelinux.0 and pxelinux.cfg, which so keeps working unchanged;
 //  2. autoexec.ipxe in any folder, made up on the spot: iPXE looks for it beside
 //     the place it was loaded from, and finds the way to bootd's first script;
-//  3. the iPXE builds, by the names that package boot gives them.
+//  3. the iPXE builds, by the names that package boot gives them;
+//  4. whatever an [Asker] has, such as scripts for GRUB and U-Boot.
+//
+// A Raspberry Pi asks for each file in a folder that is called by its serial
+// number or MAC. What the overlay does not have there is looked for above, so that
+// such a folder needs to hold only what differs from machine to machine.
 //
 // Names come from firmware, so backslashes, leading and doubled slashes and a
 // trailing 0xff (firmware that reads DHCP option 67 past its end) are all

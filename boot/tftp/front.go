@@ -84,6 +84,9 @@ func (f *front) admit(p []byte, from netip.AddrPort) ([]byte, bool) {
 		return nil, false
 	}
 	s.server = server
+	if !f.bound.IsUnspecified() {
+		s.server = f.bound // where it asked, whatever leads back to it
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.bound.IsUnspecified() && server != f.bound && !f.strange {

@@ -41,6 +41,8 @@ type Config struct {
 	// Overlay is the path of a directory whose files win over everything
 	// else; empty: none.
 	Overlay string
+	// Others finds what is in neither; nil: there is nothing else.
+	Others Asker
 	// BaseURL gives the root of bootd's URLs, http://10.0.0.1:8080, for a
 	// client that knows this machine by the address server.
 	BaseURL func(server netip.Addr) string
@@ -62,7 +64,7 @@ type Server struct {
 // Listen binds addr, an IPv4 address of this machine or 0.0.0.0, and opens the
 // overlay. TFTP's port is 69.
 func Listen(addr netip.AddrPort, c Config) (*Server, error) {
-	t := tree{loaders: c.Loaders, baseURL: c.BaseURL}
+	t := tree{loaders: c.Loaders, others: c.Others, baseURL: c.BaseURL}
 	if c.Overlay != "" {
 		root, err := os.OpenRoot(c.Overlay)
 		if err != nil {
@@ -143,13 +145,13 @@ func (s *Server) send(ctx context.Context, id string, rf io.ReaderFrom) error {
 		return errors.New("this request has ended")
 	}
 	log := s.log.With("addr", q.client.String(), "file", q.name)
-	name, f, err := s.find(log, q)
+	name, f, err := s.find(ctx, log, q)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	if t, ok := rf.(tftp.OutgoingTransfer); ok {
-		t.SetSize(f.size)
+		t.SetSize(f.Size)
 	}
 	n, err := rf.ReadFrom(bufio.NewReaderSize(&source{ctx, f}, readAhead))
 	if err != nil {
@@ -161,13 +163,13 @@ func (s *Server) send(ctx context.Context, id string, rf io.ReaderFrom) error {
 }
 
 // find opens the file that a session is about. The error is for the client.
-func (s *Server) find(log *slog.Logger, q session) (string, file, error) {
+func (s *Server) find(ctx context.Context, log *slog.Logger, q session) (string, file, error) {
 	name, ok := cleanName(q.name)
 	if !ok {
 		log.Debug("TFTP file refused")
 		return "", file{}, errors.New("file not found")
 	}
-	f, err := s.tree.open(name, q.server)
+	f, err := s.tree.open(ctx, name, q.client.Addr(), q.server)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		log.Debug("TFTP file not found")
@@ -182,8 +184,11 @@ func (s *Server) find(log *slog.Logger, q session) (string, file, error) {
 // sent tells that a client has a file.
 func (s *Server) sent(log *slog.Logger, q session, name string, f file, n int64) {
 	log.Debug("TFTP file sent", "bytes", n)
-	if f.loader {
-		now := time.Now()
+	now := time.Now()
+	switch {
+	case f.Sent != nil:
+		f.Sent(n, now.Sub(q.begun))
+	case f.loader:
 		s.record(boot.Event{
 			Time: now, Stage: boot.Loader, Client: boot.Firmware, Addr: q.client.Addr(),
 			Text: name + " by TFTP", Bytes: n, Took: now.Sub(q.begun),

@@ -67,9 +67,14 @@ func (l *lines) String() string {
 
 func start(t testing.TB, loaders, overlay string) *bench {
 	t.Helper()
+	return startWith(t, loaders, overlay, nil)
+}
+
+func startWith(t testing.TB, loaders, overlay string, others tftp.Asker) *bench {
+	t.Helper()
 	b := &bench{events: make(chan boot.Event, 100), log: &lines{}}
 	s, err := tftp.Listen(netip.MustParseAddrPort("127.0.0.1:0"), tftp.Config{
-		Loaders: dirFiles(loaders), Overlay: overlay,
+		Loaders: dirFiles(loaders), Overlay: overlay, Others: others,
 		BaseURL: func(a netip.Addr) string { return "http://" + a.String() },
 		Record:  func(e boot.Event) { b.events <- e },
 		Log:     slog.New(slog.NewTextHandler(b.log, nil)),

@@ -286,13 +286,13 @@ func (s *Server) sendWindows(ctx context.Context, q request, ses session, mtu in
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	name, f, refusal := s.find(log, ses)
+	name, f, refusal := s.find(ctx, log, ses)
 	if refusal != nil {
 		_, _ = conn.Write(errorPacket(1, refusal.Error())) // it asks again if this is lost
 		return
 	}
 	defer f.Close()
-	t := newTransfer(socket{ipv4.NewPacketConn(conn), conn}, q, mtu, &source{ctx, f}, f.size)
+	t := newTransfer(socket{ipv4.NewPacketConn(conn), conn}, q, mtu, &source{ctx, f}, f.Size)
 	n, err := t.run()
 	var ended *clientError
 	switch {
