@@ -2,6 +2,7 @@ package assets
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,12 +17,15 @@ import (
 )
 
 // SystemLoaderDirs are the places where distributions install iPXE: Debian and
-// Ubuntu; Fedora, Arch and Alpine.
+// Ubuntu; Fedora, Arch and Alpine; then those of Debian's and Ubuntu's signed
+// shim and GRUB.
 func SystemLoaderDirs() []string {
-	return []string{"/usr/lib/ipxe", "/usr/share/ipxe"}
+	return []string{"/usr/lib/ipxe", "/usr/share/ipxe",
+		"/usr/lib/shim", "/usr/lib/grub/x86_64-efi-signed", "/usr/lib/grub/arm64-efi-signed"}
 }
 
-// A Loader is a build of iPXE for one kind of firmware.
+// A Loader is a build of iPXE for one kind of firmware, or a signed shim, or the
+// GRUB that one starts.
 type Loader struct {
 	Name    string `json:"name"` // as the package boot calls it: undionly.kpxe, arm64/snponly.efi
 	Path    string `json:"path"`
@@ -52,6 +56,16 @@ func LoadersIn(dirs ...string) Loaders {
 		}
 	}
 	return l
+}
+
+// IPXE reports whether there is a build of iPXE.
+func (l Loaders) IPXE() bool {
+	for name := range l.byName {
+		if !grubChain(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // Has reports whether there is a loader of that name.
@@ -125,6 +139,9 @@ func (l *Loaders) add(path string) {
 		var folder string
 		if folder, err = efiFolder(text); err == nil {
 			name = folder + name
+			if grubChain(name) && !efiSigned(text) {
+				err = errors.New("it is not signed")
+			}
 		}
 	} else {
 		err = checkBIOS(text)
@@ -161,11 +178,24 @@ var efiTarget = regexp.MustCompile(`^(?:ipxe[-_])?(snponly|ipxe)(?:[-_.](?:x86_6
 // build that they are named after (github.com/ipxe/shim).
 var shimTarget = regexp.MustCompile(`^(?:snponly|ipxe)-shim(?:x64|aa64)\.efi$`)
 
+// chainTarget matches the names of a distribution's shim and of the GRUB that can
+// boot from the network. Debian's and Ubuntu's packages have those for disks beside
+// them, called grubx64.efi.signed, and shims without a signature, called
+// shimx64.efi; Ubuntu has several of its shims.
+var chainTarget = regexp.MustCompile(`^(?:(shim)|grub(?:net)?)(x64|aa64)\.efi$|^(?:(shim)|grubnet)(x64|aa64)\.efi\.(?:signed|dualsigned|signed\.latest)$`)
+
+// grubChain reports whether a loader is a shim or the GRUB behind it.
+func grubChain(name string) bool { return chainTarget.MatchString(filepath.Base(name)) }
+
 // target tells from a file's name which target of iPXE's build it is:
-// undionly.kpxe, ipxe.pxe, snponly.efi, ipxe.efi, or a shim in front of one;
-// empty: none.
+// undionly.kpxe, ipxe.pxe, snponly.efi, ipxe.efi, or a shim in front of one; or
+// that it is a distribution's shim, which looks for GRUB under the name that that
+// gets here. Empty: none.
 func target(file string) string {
 	file = strings.ToLower(file)
+	if m := chainTarget.FindStringSubmatch(file); m != nil {
+		return cmp.Or(m[1], m[3], "grub") + cmp.Or(m[2], m[4]) + ".efi"
+	}
 	if shimTarget.MatchString(file) {
 		return file
 	}
@@ -219,6 +249,24 @@ func peMachine(r io.ReaderAt) (uint16, error) {
 		return 0, errors.New("it is not an EFI program, or it is cut off")
 	}
 	return binary.LittleEndian.Uint16(head[4:]), nil
+}
+
+// efiSigned reports whether an EFI program has a certificate table (PE format,
+// section Attribute Certificate Table). By whom it is signed is for firmware to
+// judge.
+func efiSigned(text []byte) bool {
+	const (
+		optional   = 24 // where the optional header begins, after the signature
+		plus       = 0x20b
+		directory  = 4 * 8 // of the certificates
+		atPlus, at = 112, 96
+	)
+	head := int64(binary.LittleEndian.Uint32(text[0x3c:])) + optional
+	entry := head + at + directory
+	if int64(len(text)) >= head+2 && binary.LittleEndian.Uint16(text[head:]) == plus {
+		entry = head + atPlus + directory
+	}
+	return int64(len(text)) >= entry+8 && binary.LittleEndian.Uint32(text[entry+4:]) != 0
 }
 
 // checkBIOS checks that text can be a PXE network boot program: one that begins

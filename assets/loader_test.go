@@ -26,6 +26,15 @@ func pe(machine uint16) []byte {
 	return b
 }
 
+// signed makes one with a certificate table.
+func signed(machine uint16) []byte {
+	b := pe(machine)
+	binary.LittleEndian.PutUint16(b[0x98:], 0x20b)
+	binary.LittleEndian.PutUint32(b[0x128:], 0x200)
+	binary.LittleEndian.PutUint32(b[0x12c:], 0x10)
+	return b
+}
+
 // nbp makes something that begins as a BIOS boot program.
 func nbp() []byte {
 	b := make([]byte, 60<<10)
@@ -56,13 +65,38 @@ func TestLoadersIn(t *testing.T) {
 			name: "Secure Boot",
 			files: map[string][]byte{
 				"snponly.efi": pe(peX64), "snponly-shimx64.efi": pe(peX64), "arm64/ipxe.efi": pe(peARM64), "arm64/ipxe-shimaa64.efi": pe(peARM64),
-				"shimx64.efi": pe(peX64), "snponly-shimx64.efi.signed": pe(peX64),
+				"snponly-shimx64.efi.signed": pe(peX64),
 			},
 			want: map[string]string{
 				"snponly.efi": "snponly.efi", "snponly-shimx64.efi": "snponly-shimx64.efi",
 				"arm64/ipxe.efi": "arm64/ipxe.efi", "arm64/ipxe-shimaa64.efi": "arm64/ipxe-shimaa64.efi",
 			},
 		},
+		{
+			name: "Debian's shim and GRUB",
+			files: map[string][]byte{
+				"shim/shimx64.efi": pe(peX64), "shim/shimx64.efi.signed": signed(peX64), "shim/mmx64.efi.signed": signed(peX64), "shim/fbx64.efi.signed": signed(peX64),
+				"x86_64-efi-signed/gcdx64.efi.signed": signed(peX64), "x86_64-efi-signed/grubnetx64-installer.efi.signed": signed(peX64),
+				"x86_64-efi-signed/grubnetx64.efi.signed": signed(peX64), "x86_64-efi-signed/grubx64.efi.signed": signed(peX64),
+				"arm64-efi-signed/grubnetaa64.efi.signed": signed(peARM64), "shim/shimaa64.efi.signed": signed(peARM64),
+			},
+			want: map[string]string{
+				"shimx64.efi": "shim/shimx64.efi.signed", "grubx64.efi": "x86_64-efi-signed/grubnetx64.efi.signed",
+				"arm64/shimaa64.efi": "shim/shimaa64.efi.signed", "arm64/grubaa64.efi": "arm64-efi-signed/grubnetaa64.efi.signed",
+			},
+			skipped: "shim/shimx64.efi is not a loader: it is not signed",
+		},
+		{
+			name:  "Ubuntu's shim",
+			files: map[string][]byte{"shimx64.efi.dualsigned": signed(peX64), "shimx64.efi.signed.latest": signed(peX64), "shimx64.efi.signed.previous": signed(peX64)},
+			want:  map[string]string{"shimx64.efi": "shimx64.efi.dualsigned"},
+		},
+		{
+			name:  "an operator's own shim and GRUB",
+			files: map[string][]byte{"shimx64.efi": signed(peX64), "grubx64.efi": signed(peX64), "grubnetx64.efi": pe(peX64)},
+			want:  map[string]string{"shimx64.efi": "shimx64.efi", "grubx64.efi": "grubx64.efi"},
+		},
+		{name: "a cut off shim", files: map[string][]byte{"shimx64.efi": signed(peX64)[:0x12e]}, skipped: "it is not signed"},
 		{
 			name: "Fedora",
 			files: map[string][]byte{
@@ -158,7 +192,7 @@ func TestExplicitLoadersWin(t *testing.T) {
 	if got, err := io.ReadAll(f); err != nil || string(got) != string(own) {
 		t.Errorf("another file was opened (%v)", err)
 	}
-	if !l.Has("undionly.kpxe") || l.Has("ipxe.efi") {
+	if !l.IPXE() || !l.Has("undionly.kpxe") || l.Has("ipxe.efi") {
 		t.Error("Has is wrong")
 	}
 	if _, err := l.Open("arm64/snponly.efi"); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "snponly.efi, undionly.kpxe") {
@@ -176,7 +210,7 @@ func TestExplicitLoadersWin(t *testing.T) {
 // TestSystemLoaders looks at the real builds of this system.
 func TestSystemLoaders(t *testing.T) {
 	l := FindLoaders()
-	if len(l.List()) == 0 {
+	if !l.IPXE() {
 		t.Skip("no package with iPXE is installed")
 	}
 	for _, err := range l.Skipped() {

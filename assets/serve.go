@@ -2,6 +2,7 @@ package assets
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -171,4 +172,23 @@ func (c *counter) sent(method string) (off, n int64, complete bool) {
 	}
 	length, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64)
 	return off, c.n, err == nil && c.n == length
+}
+
+// OpenFile opens the file with a digest, for whoever serves it in another way than
+// [Store.Handler] does. The error for what is not there, or is no digest, wraps
+// [fs.ErrNotExist].
+func (s *Store) OpenFile(digest string) (*os.File, int64, error) {
+	if !digestPattern.MatchString(digest) {
+		return nil, 0, fmt.Errorf("%q is not a digest: %w", digest, fs.ErrNotExist)
+	}
+	f, err := os.Open(s.blobPath(digest))
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, st.Size(), nil
 }

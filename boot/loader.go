@@ -42,8 +42,14 @@ type Booter struct {
 	Features Features // of iPXE
 }
 
-// loader is an iPXE build, and another file without which it is of no use.
+// loader is what firmware starts, and another file without which that is of no
+// use.
 type loader struct{ name, with string }
+
+// GRUB as a profile's loader: a distribution's shim, which Microsoft has signed,
+// and the GRUB behind it. Only UEFI on x64 and arm64 has it; elsewhere it is as if
+// nothing was said.
+const GRUBLoader = "grub"
 
 // loaders lists, for each kind of firmware, the iPXE builds that can serve
 // it, best first. snponly drives the network card through the firmware that
@@ -70,6 +76,13 @@ func loaders(a Arch, wish string) []loader {
 	default:
 		return nil
 	}
+	if wish == GRUBLoader {
+		list := loaders(a, "")
+		if shim != "" {
+			list = append([]loader{{dir + "shim" + shim + ".efi", dir + "grub" + shim + ".efi"}}, list...)
+		}
+		return list
+	}
 	builds := []string{"snponly", "ipxe"}
 	if wish == "ipxe" {
 		builds = []string{"ipxe", "snponly"}
@@ -92,7 +105,7 @@ func loaders(a Arch, wish string) []loader {
 }
 
 // LoaderFile names the iPXE build for firmware of architecture a, of those that
-// have says are there, or the shim that starts it. p may be nil. The name is
+// have says are there, or the shim that starts it or GRUB. p may be nil. The name is
 // the loader's path under the TFTP root and under /loader/ on HTTP. It reports
 // false when there is none.
 func LoaderFile(a Arch, p *Profile, have func(name string) bool) (string, bool) {

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -26,6 +27,7 @@ var installed = []struct {
 	{"Secure Boot", []string{"undionly.kpxe", "snponly.efi", "snponly-shimx64.efi", "ipxe.efi", "ipxe-shimx64.efi",
 		"arm64/ipxe.efi", "arm64/ipxe-shimaa64.efi", "arm64/snponly.efi"}},
 	{"a shim with nothing behind it", []string{"ipxe.efi", "snponly-shimx64.efi"}},
+	{"Debian, with shim and GRUB", []string{"undionly.kpxe", "snponly.efi", "arm64/ipxe.efi", "shimx64.efi", "grubx64.efi", "arm64/shimaa64.efi"}},
 	{"none", nil},
 }
 
@@ -64,7 +66,7 @@ func TestBootFileTable(t *testing.T) {
 	slices.Sort(names)
 	for _, set := range installed {
 		have := func(f string) bool { return slices.Contains(set.files, f) }
-		for _, wish := range []string{"", "snponly", "ipxe"} {
+		for _, wish := range []string{"", "snponly", "ipxe", "grub"} {
 			fmt.Fprintf(&got, "# loaders: %s, wish: %q\n", set.name, wish)
 			for _, n := range names {
 				var order []string
@@ -119,6 +121,11 @@ func advertised(t *testing.T, file, base string, have func(string) bool) {
 	if !have(name) {
 		t.Errorf("%s is announced and not there", file)
 	}
+	if at := strings.TrimSuffix(name, path.Base(name)); strings.HasPrefix(path.Base(name), "shim") {
+		if grub := at + strings.Replace(path.Base(name), "shim", "grub", 1); !have(grub) {
+			t.Errorf("%s is announced without %s, which it starts", file, grub)
+		}
+	}
 	if before, after, ok := strings.Cut(name, "-shim"); ok {
 		if _, ext, _ := strings.Cut(after, "."); !have(before + "." + ext) {
 			t.Errorf("%s is announced without %s.%s, which it starts", file, before, ext)
@@ -161,6 +168,9 @@ func TestBootFile(t *testing.T) {
 		{"IA32 has no shim", boot.Booter{Client: boot.Firmware, Arch: boot.EFIIA32}, nil, "i386/snponly.efi"},
 		{"HTTP boot", boot.Booter{Client: boot.Firmware, Arch: boot.HTTPX64, ROM: boot.HTTPBoot}, nil, "http://10.0.0.1:8080/loader/snponly-shimx64.efi"},
 		{"HTTP boot that says it is PXE's architecture", boot.Booter{Client: boot.Firmware, Arch: boot.EFIX64, ROM: boot.HTTPBoot}, nil, "http://10.0.0.1:8080/loader/snponly-shimx64.efi"},
+		{"UEFI with GRUB", boot.Booter{Client: boot.Firmware, Arch: boot.EFIBC}, &boot.Profile{Loader: boot.GRUBLoader}, "shimx64.efi"},
+		{"arm64 with GRUB, by HTTP", boot.Booter{Client: boot.Firmware, Arch: boot.HTTPARM64, ROM: boot.HTTPBoot}, &boot.Profile{Loader: boot.GRUBLoader}, "http://10.0.0.1:8080/loader/arm64/shimaa64.efi"},
+		{"BIOS has no shim", boot.Booter{Client: boot.Firmware, Arch: boot.BIOS}, &boot.Profile{Loader: boot.GRUBLoader}, "undionly.kpxe"},
 		{"iPXE", boot.Booter{Client: boot.IPXE, Arch: boot.BIOS}, nil, "http://10.0.0.1:8080/boot.ipxe"},
 		{"a card's iPXE without HTTP", boot.Booter{Client: boot.IPXE, Arch: boot.BIOS, Features: boot.FeatureBzImage}, nil, "undionly.kpxe"},
 		{"a card's iPXE that starts no kernels", boot.Booter{Client: boot.IPXE, Arch: boot.EFIX64, Features: boot.FeatureHTTP | boot.FeatureBzImage}, nil, "http://10.0.0.1:8080/loader/snponly-shimx64.efi"},

@@ -6,7 +6,7 @@ package boot
 type Profile struct {
 	Name    string
 	Image   string   // name of an image; empty: boot from the local disk
-	Loader  string   // iPXE build for UEFI: snponly, ipxe; empty: the default
+	Loader  string   // for UEFI: the iPXE builds snponly and ipxe, or [GRUBLoader]; empty: the default
 	Console []string // console= arguments, in order: ttyS0,115200n8
 	Args    []string // further kernel arguments
 

@@ -81,7 +81,7 @@ func (l *loader) profileFields(d *document, p *rawProfile) fields {
 			d.into(&p.Image)(key, v)
 			p.imageAt = located{d, v}
 		}),
-		"loader":   note("loader", d.one(&p.Loader, "snponly", "ipxe")),
+		"loader":   note("loader", d.one(&p.Loader, "snponly", "ipxe", boot.GRUBLoader)),
 		"delivery": note("delivery", delivery),
 		"console": note("console", func(key string, v ast.Node) {
 			d.list(v, func(n ast.Node) {
