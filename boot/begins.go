@@ -22,7 +22,7 @@ func (t *Timeline) Begins(e Event) bool {
 		return Order(e.Stage) >= 0 && Order(e.Stage) <= Order(Ignition) || e.Stage == Waiting
 	case e.Stage == Power:
 		return t.poweredBefore(e.Time)
-	case e.Client != Firmware && e.Client != IPXE:
+	case e.Client != Firmware && e.Client != IPXE && e.Client != GRUB:
 		return false // the system renews its lease, the initramfs gets its files
 	}
 	switch e.Stage {

@@ -42,6 +42,7 @@ type Client string
 const (
 	Firmware  Client = "firmware"  // PXE or HTTP boot ROM
 	IPXE      Client = "iPXE"      // iPXE, from ROM or as a loader
+	GRUB      Client = "GRUB"      // GRUB, with the address that firmware got
 	Initramfs Client = "initramfs" // the operating system's early user space
 	System    Client = "system"    // the running operating system
 )

@@ -105,6 +105,9 @@ func (t *Timeline) afterLease() Missing {
 	case t.has(Leased, IPXE):
 		return Missing{Next: Script, Patience: 30 * time.Second,
 			Reason: "iPXE has an address but did not fetch its script: is HTTP to bootd open (TCP)?"}
+	case t.has(Leased, Firmware) && t.Arch.UBoot():
+		return Missing{Next: Script, Patience: time.Minute,
+			Reason: "U-Boot has an address but asked for no pxelinux.cfg: is `pxe` among its commands and its boot_targets, and TFTP to bootd open (UDP port 69, and the high port of the answer)?"}
 	case t.has(Leased, Firmware) && t.Arch.CPU() == "":
 		return Missing{Next: Loader,
 			Reason: "there is no loader for its firmware (" + t.Arch.String() + ")"}
@@ -129,7 +132,7 @@ func (t *Timeline) afterLoader() Missing {
 			Reason: "iPXE was offered an address but did not take it: does the offer reach it, or was another DHCP server chosen?"}
 	case t.Arch.EFI():
 		return Missing{Next: Script, Patience: 20 * time.Second,
-			Reason: "its loader was fetched, but does not ask for an address: the driver does not fit its network card, so try loader: ipxe (or loader: snponly, if that is set); with Secure Boot on, firmware does not start it at all"}
+			Reason: "its loader was fetched, but does not ask for an address: the driver does not fit its network card, so try loader: ipxe (or loader: snponly, if that is set); with Secure Boot on, firmware does not start iPXE at all, so say loader: grub"}
 	}
 	return Missing{Next: Script, Patience: 20 * time.Second,
 		Reason: "its loader was fetched, but does not ask for an address: the driver in the card's ROM does not work with iPXE; update the card's firmware, or let the machine boot by UEFI"}

@@ -27,6 +27,10 @@ var signs = map[string]boot.Event{
 	"s2": {Stage: boot.Script, Client: boot.IPXE, Run: "RUN2"},
 	"w1": {Stage: boot.Waiting, Client: boot.IPXE, Text: "no entry matches", Run: "RUN1"},
 	"w2": {Stage: boot.Waiting, Client: boot.IPXE, Text: "no entry matches", Run: "RUN2"},
+	"sg": {Stage: boot.Script, Client: boot.GRUB, Run: "RUN1"},
+	"wg": {Stage: boot.Waiting, Client: boot.GRUB, Text: "no entry matches", Run: "RUN1"},
+	"kg": {Stage: boot.Kernel, Client: boot.GRUB},
+	"su": {Stage: boot.Script, Client: boot.Firmware},
 	"k":  {Stage: boot.Kernel, Client: boot.IPXE},
 	"i":  {Stage: boot.Initrd, Client: boot.IPXE, Text: "initramfs.img"},
 	"Io": {Stage: boot.Offered, Client: boot.Initramfs},
@@ -108,6 +112,11 @@ func TestBegins(t *testing.T) {
 		{"another DHCP server", "| s k i r g u e j R | s k i"},
 		{"another DHCP server and TFTP from bootd", "| l s k i r g u e j R | l s k"},
 		{"a proxy", "| fo l io s k i r g u | fo l io s k"},
+		{"GRUB", "| fo fl l sg kg i Io Il r g so sl u e j R | fo fl l sg"},
+		{"GRUB waits, gets its script, fails, asks again", "| fo fl l wg +10s wg sg +10s sg kg"},
+		{"GRUB, cut after its script", "| fo fl l sg | fo fl l sg"},
+		{"GRUB with another DHCP server", "| l sg kg i r g u j R | l sg kg"},
+		{"U-Boot", "| fo fl fo fl su k i r g u | fo fl su k"},
 		{"another DHCP server, a loader that asks again", "| w1 w1 s1 s1 k s1 k i r g u j R"},
 		{"another DHCP server, from the disk again and again", "| s1 | s2 s2 | s1"},
 		{"another DHCP server, waits and is switched off", "| w1 | w2 s2"},
@@ -442,5 +451,36 @@ func check(t *testing.T, b *boot.Timeline) {
 	}
 	if diff := cmp.Diff(b, &back, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("stored and read again: %s", diff)
+	}
+}
+
+// Who may be given a script: the loader that has just got its address.
+func TestLoading(t *testing.T) {
+	for _, tt := range []struct {
+		scenario             string
+		iPXE, grub, firmware bool
+	}{
+		{"", false, false, false},
+		{"fo", false, false, false},
+		{"fo fl", false, true, true},
+		{"fo fl l", false, true, true},
+		{"fo fl l io", false, true, true},
+		{"fo fl l io il", true, true, true},
+		{"io il", true, false, false},
+		{"io il s k i", true, false, false},
+		{"fo fl l sg kg i", false, true, true},
+		{"fo fl l sg kg i Io", false, false, false},
+		{"io il s k i sl", false, false, false},
+		{"s k", false, false, false},
+		{"fo fl u", false, false, false},
+	} {
+		b := &boot.Timeline{}
+		if boots, _ := play(t, tt.scenario); len(boots) > 0 {
+			b = boots[len(boots)-1]
+		}
+		got := [3]bool{b.Loading(boot.IPXE), b.Loading(boot.GRUB), b.Loading(boot.Firmware)}
+		if want := [3]bool{tt.iPXE, tt.grub, tt.firmware}; got != want {
+			t.Errorf("%q: iPXE, GRUB, U-Boot %v, want %v", tt.scenario, got, want)
+		}
 	}
 }

@@ -365,6 +365,26 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
+// U-Boot that does not say its architecture says it in its class.
+func TestUBootArchitecture(t *testing.T) {
+	for _, c := range []struct {
+		options []option
+		want    boot.Arch
+		known   bool
+	}{
+		{[]option{class("U-Boot.armv8")}, boot.UBootA64, true},
+		{[]option{class("U-Boot.armv7")}, boot.UBootARM, true},
+		{[]option{class("U-Boot.arm")}, boot.UBootARM, true},
+		{[]option{class("U-Boot.armv8"), arch(24)}, boot.UBootHA64, true},
+		{[]option{class("U-Boot")}, 0, false},
+	} {
+		r, err := dhcp.Decode(request(discover, mac(7), c.options...))
+		if err != nil || r.Arch != c.want || r.ArchKnown != c.known || r.ROM != boot.UBoot {
+			t.Errorf("%q: %v, %t, %q, %v", r.Class, r.Arch, r.ArchKnown, r.ROM, err)
+		}
+	}
+}
+
 // Firmware and iPXE are told the next step; the server is found wherever they
 // look for it.
 func TestBootFile(t *testing.T) {

@@ -146,6 +146,9 @@ func (r *Request) identify() {
 		r.Client, r.Features = boot.IPXE, features(own)
 	case strings.HasPrefix(r.Class, "U-Boot"), r.Arch.UBoot():
 		r.Client, r.ROM = boot.Firmware, boot.UBoot
+		if !r.ArchKnown {
+			r.Arch, r.ArchKnown = ubootArch(r.Class)
+		}
 	case strings.HasPrefix(r.Class, "PXEClient"):
 		r.Client = boot.Firmware
 		if r.Arch == boot.PiROM || r.Arch == boot.BIOS && raspberryPi(r.MAC) {
@@ -158,6 +161,18 @@ func (r *Request) identify() {
 	default:
 		r.Client = boot.System
 	}
+}
+
+// ubootArch tells from U-Boot's vendor class what it runs on, for builds that do
+// not say it otherwise (CONFIG_BOOTP_VCI_STRING).
+func ubootArch(class string) (boot.Arch, bool) {
+	switch class {
+	case "U-Boot.armv8":
+		return boot.UBootA64, true
+	case "U-Boot.armv7", "U-Boot.arm":
+		return boot.UBootARM, true
+	}
+	return 0, false
 }
 
 // isIPXE looks for iPXE's name in a user class, counted (RFC 3004) or plain.

@@ -2,6 +2,7 @@
 //
 //	/boot.ipxe                      the first script: every network card, link, address, inventory
 //	/ipxe?mac=..&uuid=..&serial=..  the machine's own script
+//	/grub/grub.cfg, /grub?mac=...   the same for GRUB
 //	/ignition/<ticket>              its Ignition config
 //	/initrd/<ticket>/config.cpio    the same, wrapped for machines that cannot fetch it
 //	/esxi/<ticket>/boot.cfg, ks.cfg what the installer of ESXi is to do (and pxelinux.cfg)
@@ -24,6 +25,13 @@
 // and QEMU bring along); see the tests for which those are. A machine that cannot
 // boot yet gets a script that says why and asks again, with status 200: iPXE
 // does not show the body of an error.
+//
+// # Other loaders
+//
+// GRUB, behind a distribution's signed shim, and U-Boot are told the same things in
+// their own languages ([GRUBScript], [Extlinux]): what a machine gets is decided
+// once, and a dialect says it. What they ask for by TFTP comes from [Handler.File].
+// GRUB, too, is told to ask again; U-Boot asks once.
 //
 // # Secrets
 //

@@ -59,14 +59,14 @@ func (h *Handler) esxiScript(q request, a boot.Assignment, img boot.Image) answe
 	})
 	if err != nil {
 		h.Log.Error("script withheld: the boot cannot be recorded", "mac", a.Inventory.MAC, "machine", a.Name, "err", err)
-		return ipxeScript(Wait(q.base, "bootd cannot record this boot; its log says why."))
+		return script200(Wait(q.base, "bootd cannot record this boot; its log says why."))
 	}
 	p.Ticket = h.Tickets.Boot(tl.ID, tl.MAC, ticketFrom(a.Network, q.addr), now.Add(max(h.TicketLife, esxiTicketLife)))
 	body, err := ESXiScript(p)
 	if err != nil {
 		return h.wait(q, a.Inventory, err.Error())
 	}
-	return ipxeScript(body)
+	return script200(body)
 }
 
 // esxiFile answers /esxi/<ticket>/boot.cfg, ks.cfg and pxelinux.cfg.

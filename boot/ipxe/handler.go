@@ -2,7 +2,6 @@ package ipxe
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net"
@@ -138,7 +137,7 @@ func text(status int, s string) answer {
 	return answer{status: status, kind: typeText, body: []byte(s + "\n")}
 }
 
-func ipxeScript(b []byte) answer { return answer{status: http.StatusOK, kind: typeText, body: b} }
+func script200(b []byte) answer { return answer{status: http.StatusOK, kind: typeText, body: b} }
 
 // A request is an HTTP request as far as it matters here.
 type request struct {
@@ -146,13 +145,14 @@ type request struct {
 	addr netip.Addr // of the client
 	base string     // root of links
 	run  string     // of the loader that asks, for a script
+	to   dialect    // of the loader that asks
 	head bool
 }
 
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	q := request{Request: r, addr: clientAddr(r), base: baseURL(r), head: r.Method == http.MethodHead}
+	q := request{Request: r, addr: clientAddr(r), base: baseURL(r), head: r.Method == http.MethodHead, to: ipxeDialect{}}
 	if r.ContentLength != 0 {
 		// Only reports have a body, and a short one. Who sends it slowly, or
 		// sends one elsewhere, would hold the connection. Not every
@@ -191,9 +191,14 @@ func (h *Handler) answer(w http.ResponseWriter, q request) answer {
 	name, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	switch {
 	case path == "/boot.ipxe":
-		serve = func() answer { return ipxeScript(First(q.base, rand.Text()[:runLength])) }
+		serve = func() answer { return script200(First(q.base, newRun())) }
 	case path == "/ipxe":
-		serve = func() answer { return h.machineScript(q) }
+		serve = func() answer { return h.askedScript(q) }
+	case path == grubFirst:
+		serve = func() answer { return script200(GRUBFirst(q.base, newRun())) }
+	case path == grubAsks:
+		q.to = grubDialect{http: true}
+		serve = func() answer { return h.askedScript(q) }
 	case name == "ignition":
 		serve = func() answer { return h.config(q, rest, false) }
 	case name == "initrd":

@@ -10,9 +10,8 @@ import (
 	"bootd/boot"
 )
 
-// machineScript answers /ipxe: it finds out which machine asks, what it boots,
-// and issues the ticket for this boot.
-func (h *Handler) machineScript(q request) answer {
+// askedScript answers /ipxe and /grub: a loader tells which machine it runs on.
+func (h *Handler) askedScript(q request) answer {
 	inv, err := parseInventory(q.URL.RawQuery)
 	if err != nil {
 		return text(http.StatusBadRequest, plain(err.Error()))
@@ -20,11 +19,17 @@ func (h *Handler) machineScript(q request) answer {
 	if q.head {
 		return answer{status: http.StatusOK, kind: typeText}
 	}
+	q.run = parseRun(q.URL.RawQuery)
+	return h.machineScript(q, inv)
+}
+
+// machineScript finds out what the machine boots that asks, and issues the ticket
+// for this boot. inv is what it tells of itself.
+func (h *Handler) machineScript(q request, inv boot.Inventory) answer {
 	inv.Addr = q.addr
 	inv = h.Boots.Inventory(inv.MAC).Merge(inv)
-	q.run = parseRun(q.URL.RawQuery)
 	a, err := h.assignNext(q, inv)
-	if why := h.stranger(a.Network, inv); why != "" {
+	if why := h.stranger(q, a.Network, inv); why != "" {
 		return h.refuseScript(q, inv.MAC, why)
 	}
 	if err != nil {
@@ -44,6 +49,9 @@ func (h *Handler) machineScript(q request) answer {
 			a.Name, a.Profile.Name, a.Profile.Image, cpu), "Get it with: "+remedy(a.Profile.Image, cpu))
 	}
 	if img.Family == boot.ESXi {
+		if q.to != (ipxeDialect{}) {
+			return h.wait(q, inv, fmt.Sprintf("%s: image %s is installed by iPXE only, and this is %s.", a.Name, img.Name, q.to.client()))
+		}
 		return h.esxiScript(q, a, img)
 	}
 	return h.bootScript(q, a, img)
@@ -57,7 +65,7 @@ func (h *Handler) assignNext(q request, inv boot.Inventory) (boot.Assignment, er
 	}
 	tl, ok := h.Boots.Current(inv.MAC)
 	id := tl.ID
-	if ok && tl.Begins(boot.Event{Time: time.Now(), Stage: boot.Script, Client: boot.IPXE, Run: q.run}) {
+	if ok && tl.Begins(boot.Event{Time: time.Now(), Stage: boot.Script, Client: q.to.client(), Run: q.run}) {
 		id = ""
 	}
 	return h.AssignNext(inv, id)
@@ -85,37 +93,37 @@ func (h *Handler) assigned(a boot.Assignment) {
 // names the boot.
 func (h *Handler) bootScript(q request, a boot.Assignment, img boot.Image) answer {
 	p := Params{Base: q.base, Name: a.Name, MAC: a.Inventory.MAC, Image: img, Profile: a.Profile}
-	if _, err := Script(p); err != nil {
+	if _, err := q.to.script(p); err != nil {
 		h.Log.Warn("machine cannot boot", "mac", p.MAC, "machine", a.Name, "err", err)
 		return h.wait(q, a.Inventory, err.Error())
 	}
 	now := time.Now()
 	tl, err := h.Boots.Commit(q.Context(), boot.Event{
-		Time: now, MAC: p.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr, Run: q.run, Inventory: a.Inventory,
+		Time: now, MAC: p.MAC, Stage: boot.Script, Client: q.to.client(), Addr: q.addr, Run: q.run, Inventory: a.Inventory,
 		Text: "profile " + a.Profile.Name + ", image " + img.Name + " " + img.Version,
 	})
 	if err != nil {
 		h.Log.Error("script withheld: the boot cannot be recorded", "mac", p.MAC, "machine", a.Name, "err", err)
-		return ipxeScript(Wait(q.base, "bootd cannot record this boot; its log says why."))
+		return script200(q.to.wait(q.base, "bootd cannot record this boot; its log says why."))
 	}
 	p.Ticket = h.Tickets.Boot(tl.ID, p.MAC, ticketFrom(a.Network, q.addr), now.Add(h.TicketLife))
-	body, err := Script(p)
+	body, err := q.to.script(p)
 	if err != nil { // too long by the ticket
 		h.Log.Warn("machine cannot boot", "mac", p.MAC, "machine", a.Name, "err", err)
 		return h.wait(q, a.Inventory, err.Error())
 	}
-	return ipxeScript(body)
+	return script200(body)
 }
 
 func (h *Handler) localDisk(q request, a boot.Assignment) answer {
 	if _, err := h.Boots.Commit(q.Context(), boot.Event{
-		Time: time.Now(), MAC: a.Inventory.MAC, Stage: boot.Script, Client: boot.IPXE, Addr: q.addr, Run: q.run,
+		Time: time.Now(), MAC: a.Inventory.MAC, Stage: boot.Script, Client: q.to.client(), Addr: q.addr, Run: q.run,
 		Inventory: a.Inventory, Text: "profile " + a.Profile.Name + ", local disk",
 	}); err != nil {
 		h.Log.Error("script withheld: the boot cannot be recorded", "mac", a.Inventory.MAC, "machine", a.Name, "err", err)
-		return ipxeScript(Wait(q.base, "bootd cannot record this boot; its log says why."))
+		return script200(q.to.wait(q.base, "bootd cannot record this boot; its log says why."))
 	}
-	return ipxeScript(LocalDisk(a.Name, a.Profile.Name, a.Inventory.Arch.EFI()))
+	return script200(q.to.localDisk(a.Name, a.Profile.Name, a.Inventory.Arch.EFI()))
 }
 
 // unknown tells a machine that nobody has written an entry for it.
@@ -133,26 +141,26 @@ func (h *Handler) unknown(q request, inv boot.Inventory) answer {
 		}
 	}
 	h.Boots.Record(boot.Event{
-		Time: time.Now(), MAC: inv.MAC, Stage: boot.Waiting, Client: boot.IPXE, Addr: q.addr, Run: q.run,
+		Time: time.Now(), MAC: inv.MAC, Stage: boot.Waiting, Client: q.to.client(), Addr: q.addr, Run: q.run,
 		Inventory: inv, Text: "no entry in machines/*.yaml matches this machine, and there is no profile for unknown ones",
 	})
-	return ipxeScript(Wait(q.base, lines...))
+	return script200(q.to.wait(q.base, lines...))
 }
 
 // wait tells a machine why it cannot boot now, and the timeline the same.
 func (h *Handler) wait(q request, inv boot.Inventory, lines ...string) answer {
 	h.Boots.Record(boot.Event{
-		Time: time.Now(), MAC: inv.MAC, Stage: boot.Waiting, Client: boot.IPXE, Addr: q.addr, Run: q.run,
+		Time: time.Now(), MAC: inv.MAC, Stage: boot.Waiting, Client: q.to.client(), Addr: q.addr, Run: q.run,
 		Inventory: inv, Text: lines[0],
 	})
-	return ipxeScript(Wait(q.base, lines...))
+	return script200(q.to.wait(q.base, lines...))
 }
 
 // stranger says why who asks cannot be the loader of the machine that it names;
 // empty if it can. A MAC is only a claim; the lease is not, and neither is what
 // has been heard of the machine since. Where somebody else gives the addresses,
 // nothing better is known.
-func (h *Handler) stranger(n *boot.Network, inv boot.Inventory) string {
+func (h *Handler) stranger(q request, n *boot.Network, inv boot.Inventory) string {
 	switch {
 	case h.Holder == nil:
 		return ""
@@ -167,7 +175,7 @@ func (h *Handler) stranger(n *boot.Network, inv boot.Inventory) string {
 	if mac, ok := h.Holder(inv.Addr); !ok || mac != inv.MAC {
 		return "its address is not leased to it"
 	}
-	if tl, ok := h.Boots.Current(inv.MAC); !ok || !tl.Loading() {
+	if tl, ok := h.Boots.Current(inv.MAC); !ok || !tl.Loading(q.to.client()) {
 		return "its loader has not asked for an address since it was switched on"
 	}
 	return ""
@@ -180,12 +188,12 @@ func (h *Handler) refuseScript(q request, mac boot.MAC, why string) answer {
 	if h.refused.news(q.addr, time.Now()) {
 		// Nothing else that the request says is noted: it may be another machine's.
 		h.Boots.Record(boot.Event{
-			Time: time.Now(), MAC: mac, Stage: boot.Refused, Client: boot.IPXE,
+			Time: time.Now(), MAC: mac, Stage: boot.Refused, Client: q.to.client(),
 			Text: fmt.Sprintf("script asked for from %s: %s", q.addr, why),
 		})
 		h.Log.Warn("script refused", "mac", mac, "addr", q.addr, "err", why)
 	}
-	return ipxeScript(Reacquire(q.base, "bootd gives no script to "+mac.String()+" at "+q.addr.String()+": "+why+"."))
+	return script200(q.to.reacquire(q.base, "bootd gives no script to "+mac.String()+" at "+q.addr.String()+": "+why+"."))
 }
 
 // inventory is what is known of a machine that asks from addr.

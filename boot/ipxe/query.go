@@ -1,6 +1,7 @@
 package ipxe
 
 import (
+	"crypto/rand"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -41,6 +42,9 @@ func parseInventory(query string) (boot.Inventory, error) {
 	}
 	return inv, nil
 }
+
+// newRun names a run of a loader.
+func newRun() string { return rand.Text()[:runLength] }
 
 // runLength is the length of a run's name, and the most that one may have.
 const runLength = 13

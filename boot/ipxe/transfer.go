@@ -1,10 +1,12 @@
 package ipxe
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
 	"net/http"
+	"net/netip"
 	"path"
 	"time"
 
@@ -30,15 +32,23 @@ type Transfer struct {
 func (h *Handler) Served(r *http.Request, t Transfer) {
 	q := request{Request: r, addr: clientAddr(r)}
 	h.access(q, t.Status, t.Bytes, t.Took)
+	if r.Method == http.MethodGet {
+		h.Delivered(q.addr, t)
+	}
+}
+
+// Delivered is told of a file of an image that a client has fetched, by whatever
+// protocol. A file that a machine now has becomes an event of its boot.
+func (h *Handler) Delivered(to netip.Addr, t Transfer) {
 	// A client that goes on where it was interrupted is done at the last byte.
-	if r.Method != http.MethodGet || !t.Complete || t.Bytes == 0 || t.Offset+t.Bytes != t.Size {
+	if !t.Complete || t.Bytes == 0 || t.Offset+t.Bytes != t.Size {
 		return
 	}
-	tl, ok := h.Boots.ByAddr(q.addr)
+	tl, ok := h.Boots.ByAddr(to)
 	if !ok {
 		return
 	}
-	a, err := h.Assign(h.inventory(tl.MAC, q.addr))
+	a, err := h.Assign(h.inventory(tl.MAC, to))
 	if err != nil || a.Profile == nil {
 		return
 	}
@@ -46,30 +56,44 @@ func (h *Handler) Served(r *http.Request, t Transfer) {
 	if !ok {
 		return
 	}
-	stage, client, ok := part(img, t.Digest)
-	if !ok {
+	stage, client, name := part(img, t.Digest)
+	if stage == "" {
 		return
 	}
+	if client == "" {
+		client = loaderOf(tl)
+	}
 	h.Boots.Record(boot.Event{
-		Time: time.Now(), MAC: tl.MAC, Stage: stage, Client: client, Addr: q.addr,
-		Text: t.Name, Bytes: t.Bytes, Took: t.Took,
+		Time: time.Now(), MAC: tl.MAC, Stage: stage, Client: client, Addr: to,
+		Text: cmp.Or(t.Name, name), Bytes: t.Bytes, Took: t.Took,
 	})
 }
 
-// part tells what a file is in an image, and who fetches it.
-func part(img boot.Image, digest string) (boot.Stage, boot.Client, bool) {
+// part tells what a file is in an image, who fetches it (empty: the loader), and
+// what it is called there; nothing if it is none of the image's.
+func part(img boot.Image, digest string) (boot.Stage, boot.Client, string) {
 	if img.Kernel.SHA256 == digest {
-		return boot.Kernel, boot.IPXE, true
+		return boot.Kernel, "", img.Kernel.Name
 	}
 	for _, f := range img.Initrds {
 		if f.SHA256 == digest {
-			return boot.Initrd, boot.IPXE, true
+			return boot.Initrd, "", f.Name
 		}
 	}
 	if img.RootFS != nil && img.RootFS.SHA256 == digest {
-		return boot.RootFS, boot.Initramfs, true
+		return boot.RootFS, boot.Initramfs, img.RootFS.Name
 	}
-	return "", "", false
+	return "", "", ""
+}
+
+// loaderOf is the loader that got the script of a boot.
+func loaderOf(tl boot.Timeline) boot.Client {
+	for _, s := range tl.Steps {
+		if s.Stage == boot.Script && s.Client != "" {
+			return s.Client
+		}
+	}
+	return boot.IPXE
 }
 
 // serveLoader answers /loader/<name>. It reports false when there is none.

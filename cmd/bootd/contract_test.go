@@ -74,6 +74,7 @@ func TestAdvertised(t *testing.T) {
 		"i386/snponly.efi": efi(ia32, "4"), "i386/ipxe.efi": efi(ia32, "5"),
 		"arm64/snponly.efi": efi(arm64, "6"), "arm64/ipxe.efi": efi(arm64, "7"), "arm64/ipxe-shimaa64.efi": efi(arm64, "8"),
 		"arm32/snponly.efi": efi(arm32, "9"), "arm32/ipxe.efi": efi(arm32, "10"),
+		"shimx64.efi": signedEFI("11"), "grubx64.efi": signedEFI("12"),
 	}
 	port := freePort(t)
 	dir := t.TempDir()
@@ -92,10 +93,12 @@ log: {level: warn}
 - {name: a, mac: "52:54:00:00:00:01", profile: plain}
 - {name: b, mac: "52:54:00:00:00:02", profile: snponly}
 - {name: c, mac: "52:54:00:00:00:03", profile: ipxe}
+- {name: d, mac: "52:54:00:00:00:04", profile: grub}
 `,
 		"profiles/plain.yaml":   "name: plain\n",
 		"profiles/snponly.yaml": "name: snponly\nloader: snponly\n",
 		"profiles/ipxe.yaml":    "name: ipxe\nloader: ipxe\n",
+		"profiles/grub.yaml":    "name: grub\nloader: grub\n",
 	}
 	for name, b := range loaders {
 		files["loaders/"+name] = string(b)
@@ -105,7 +108,7 @@ log: {level: warn}
 	advertised := map[string]bool{}
 	for _, k := range kinds() {
 		for a := range boot.Arch(40) {
-			for m := range byte(3) {
+			for m := range byte(4) {
 				d, err := dhcpv4.NewDiscovery([]byte{0x52, 0x54, 0, 0, 0, m + 1}, k.options(a)...)
 				if err != nil {
 					t.Fatal(err)

@@ -58,7 +58,7 @@ func newLive(cfg *config.Config, images *assets.Store, overrides *override.Overr
 	l := &live{images: images, overrides: overrides, log: log, cfg: cfg, changed: func() {}, loaders: findLoaders(cfg),
 		fetch: make(chan struct{}, 1), asked: map[wish]bool{}}
 	l.lookForImages()
-	if len(l.loaders.List()) == 0 {
+	if !l.loaders.IPXE() {
 		log.Warn("no iPXE loaders were found; machines without iPXE in their ROM cannot boot: install the package ipxe, or set loaders in bootd.yaml")
 	}
 	return l, l.swap(cfg)

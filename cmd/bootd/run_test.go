@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"bootd/boot"
+	"bootd/boot/ipxe"
 	"bootd/internal/config"
 	"bootd/internal/override"
 	"bootd/internal/store"
@@ -148,7 +148,7 @@ func segmentsOf(t *testing.T, networks string, port int) *segments {
 	state := t.TempDir()
 	cfg := site(t, map[string]string{"bootd.yaml": "state_dir: " + state + "\nnetworks:\n" + networks})
 	cfg.HTTPPort, cfg.TFTPPort = port, port
-	return newSegments(cfg, liveOf(t, cfg), http.NotFoundHandler(), func(boot.Event) {}, silent)
+	return newSegments(cfg, liveOf(t, cfg), ipxe.New(ipxe.Config{Log: slog.New(slog.DiscardHandler)}), func(boot.Event) {}, silent)
 }
 
 // liveOf is what a server with a configuration goes by.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -29,7 +28,7 @@ import (
 // an IPv6 router. They come and go with the networks of the catalog.
 type segments struct {
 	live    *live
-	handler http.Handler
+	handler *ipxe.Handler
 	record  func(boot.Event)
 	log     *slog.Logger
 	http    uint16
@@ -51,7 +50,7 @@ type segment struct {
 	done   chan struct{}
 }
 
-func newSegments(cfg *config.Config, l *live, h http.Handler, record func(boot.Event), log *slog.Logger) *segments {
+func newSegments(cfg *config.Config, l *live, h *ipxe.Handler, record func(boot.Event), log *slog.Logger) *segments {
 	return &segments{live: l, handler: h, record: record, log: log, http: uint16(cfg.HTTPPort), tftp: uint16(cfg.TFTPPort),
 		overlay: cfg.TFTPRoot, again: make(chan struct{}, 1), open: map[netip.Addr]*segment{}}
 }
@@ -143,10 +142,12 @@ func (s *segments) bind(addr netip.Addr, iface string) (*segment, error) {
 		return nil, err
 	}
 	seg := &segment{parts: []service{web}, iface: iface, index: indexOf(iface)}
+	base := func(a netip.Addr) string { return ipxe.BaseURL(netip.AddrPortFrom(a, s.http)) }
 	files, err := tftp.Listen(netip.AddrPortFrom(addr, s.tftp), tftp.Config{
 		Loaders: s.live.loaders,
 		Overlay: s.overlay,
-		BaseURL: func(a netip.Addr) string { return ipxe.BaseURL(netip.AddrPortFrom(a, s.http)) },
+		Others:  askedByTFTP(s.handler, s.live.images, base),
+		BaseURL: base,
 		Record:  s.record,
 		Log:     s.log.With("part", "tftp"),
 	})
