@@ -47,6 +47,8 @@ func Requirements() []Requirement {
 		{"gpg", "gnupg", "signing images as their makers do", true},
 		{"ipmi_sim", "openipmi", "BMCs that bootd switches machines by", true},
 		{"ipmitool", "ipmitool", "the same", true},
+		{"/usr/lib/shim/shimx64.efi.signed", "shim-signed", "a machine with Secure Boot", true},
+		{"/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed", "grub-efi-amd64-signed", "the same", true},
 		{"shellcheck", "shellcheck", "what runs on nodes", true},
 		{"systemd-nspawn", "systemd-container", "a system that the package is installed in", true},
 	}
