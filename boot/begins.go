@@ -29,8 +29,9 @@ func (t *Timeline) Begins(e Event) bool {
 	case Offered:
 		return t.offerBegins(e)
 	case Loader:
-		// Only its first sign where somebody else answers DHCP.
-		return t.reached(Script)
+		// Only its first sign where nothing of its DHCP is seen. Elsewhere it is a
+		// file that is fetched later on, or one that is told of late.
+		return t.reached(Script) && !t.has(Offered, Firmware) && !t.has(Offered, IPXE)
 	case Script, Waiting:
 		return t.scriptBegins(e)
 	}

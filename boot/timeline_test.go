@@ -114,6 +114,8 @@ func TestBegins(t *testing.T) {
 		{"a proxy", "| fo l io s k i r g u | fo l io s k"},
 		{"GRUB", "| fo fl l sg kg i Io Il r g so sl u e j R | fo fl l sg"},
 		{"GRUB waits, gets its script, fails, asks again", "| fo fl l wg +10s wg sg +10s sg kg"},
+		{"GRUB, told of late", "| fo fl sg l kg i r g u"},
+		{"U-Boot, with a file of the operator's", "| fo fl su l k i r g u | fo fl su"},
 		{"GRUB, cut after its script", "| fo fl l sg | fo fl l sg"},
 		{"GRUB with another DHCP server", "| l sg kg i r g u j R | l sg kg"},
 		{"U-Boot", "| fo fl fo fl su k i r g u | fo fl su k"},

@@ -87,6 +87,9 @@ images: {lab: {path: image}, arm: {path: arm}}
 			t.Errorf("%s has %d bytes", name, len(got))
 		}
 	}
+	eventuallyTrue(t, func() bool { // both are on record before GRUB asks, as with a real one
+		return slices.Equal(steps("secure"), []string{"offered firmware", "leased firmware", "loader firmware", "loader firmware"})
+	})
 	first := string(secure.tftp(at, "/grub/grub.cfg"))
 	run := find(t, `&run=([A-Z0-9]+)&`, first)
 	var script string

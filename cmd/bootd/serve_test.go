@@ -365,7 +365,7 @@ log: {level: warn}
 // eventuallyTrue waits for what another goroutine does in its own time.
 func eventuallyTrue(t *testing.T, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not come to that")
 		}
