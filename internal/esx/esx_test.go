@@ -211,6 +211,9 @@ func TestFacts(t *testing.T) {
 	}) {
 		t.Errorf("port groups: %+v", f.PortGroups)
 	}
+	if slices.ContainsFunc(f.PortGroups, func(g fleet.PortGroup) bool { return g.Name == "Management Network" }) {
+		t.Errorf("VMs cannot be on the host's own port groups: %+v", f.PortGroups)
+	}
 }
 
 // TestLife leads a VM through everything, each verb twice, and in the end

@@ -14,7 +14,7 @@ import (
 
 // hostProperties are what [hostFacts] needs.
 var hostProperties = []string{"name", "summary.hardware", "summary.quickStats", "summary.managementServerIp", "runtime.inMaintenanceMode", "runtime.bootTime",
-	"capability.nestedHVSupported", "config.product", "config.network.portgroup", "config.network.pnic"}
+	"capability.nestedHVSupported", "config.product", "config.network.portgroup", "config.network.vnic", "config.network.pnic"}
 
 // Facts are what the host says of itself now.
 func (h *Host) Facts(ctx context.Context) (fleet.HostFacts, error) {
@@ -36,11 +36,11 @@ func (h *Host) facts(ctx context.Context, inv *inventory) (fleet.HostFacts, erro
 	if ref := inv.manager.ConfigManager.NetworkSystem; ref != nil {
 		// HostSystem's own copy of this may be old.
 		var n mo.HostNetworkSystem
-		if err := inv.get(ctx, *ref, []string{"networkInfo.portgroup"}, &n); err != nil {
+		if err := inv.get(ctx, *ref, []string{"networkInfo.portgroup", "networkInfo.vnic"}, &n); err != nil {
 			return out, err
 		}
 		if n.NetworkInfo != nil {
-			out.PortGroups = portGroups(n.NetworkInfo.Portgroup)
+			out.PortGroups = forVMs(n.NetworkInfo.Portgroup, n.NetworkInfo.Vnic)
 		}
 	}
 	if ref := inv.vim.ServiceContent.LicenseManager; ref != nil {
@@ -79,10 +79,18 @@ func hostFacts(h mo.HostSystem) fleet.HostFacts {
 	if c := h.Config; c != nil {
 		out.Version, out.Build = c.Product.Version, c.Product.Build
 		if c.Network != nil {
-			out.PortGroups, out.Ports = portGroups(c.Network.Portgroup), ports(c.Network.Pnic)
+			out.PortGroups, out.Ports = forVMs(c.Network.Portgroup, c.Network.Vnic), ports(c.Network.Pnic)
 		}
 	}
 	return out
+}
+
+// forVMs are the port groups that VMs can be on: a host lets none on those of its own
+// network interfaces, such as "Management Network".
+func forVMs(list []types.HostPortGroup, own []types.HostVirtualNic) []fleet.PortGroup {
+	return slices.DeleteFunc(portGroups(list), func(g fleet.PortGroup) bool {
+		return slices.ContainsFunc(own, func(n types.HostVirtualNic) bool { return n.Portgroup == g.Name })
+	})
 }
 
 func portGroups(list []types.HostPortGroup) []fleet.PortGroup {

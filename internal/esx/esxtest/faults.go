@@ -1,6 +1,7 @@
 package esxtest
 
 import (
+	"slices"
 	"time"
 
 	"github.com/vmware/govmomi/simulator"
@@ -106,10 +107,35 @@ func (h *Host) handle(ctx *simulator.Context, m *simulator.Method) (mo.Reference
 		if f := h.locked(ctx, m.Body.(*types.DeleteDatastoreFile_Task).Name); f != nil {
 			return nil, f
 		}
+	case m.Name == "CreateVM_Task":
+		if f := h.unconnected(ctx, m.Body.(*types.CreateVM_Task).Config.DeviceChange); f != nil {
+			return nil, f
+		}
 	case wrapped[m.Name]:
 		h.wrap(ctx, ctx.Map.Get(m.This))
 	}
 	return nil, nil
+}
+
+// unconnected is the fault for network cards of which a port group is not there, or
+// is one of the host's own; the simulator would crash.
+func (h *Host) unconnected(ctx *simulator.Context, changes []types.BaseVirtualDeviceConfigSpec) types.BaseMethodFault {
+	for i, c := range changes {
+		card, ok := c.GetVirtualDeviceConfigSpec().Device.(types.BaseVirtualEthernetCard)
+		if !ok {
+			continue
+		}
+		b, ok := card.GetVirtualEthernetCard().Backing.(*types.VirtualEthernetCardNetworkBackingInfo)
+		if !ok {
+			continue
+		}
+		if !slices.ContainsFunc(ctx.Map.All("Network"), func(e mo.Entity) bool { return e.Entity().Name == b.DeviceName }) {
+			f := &types.InvalidDeviceBacking{}
+			f.Property, f.DeviceIndex = "deviceChange.device.backing", int32(i)
+			return f
+		}
+	}
+	return nil
 }
 
 func (h *Host) wrap(ctx *simulator.Context, object mo.Reference) {

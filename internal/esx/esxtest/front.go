@@ -163,7 +163,7 @@ func (h *Host) LoseAnswers(method string, n int) {
 	h.front.lose[method] = n
 }
 
-// Calls is how often a method was called.
+// Calls is how often a method was called; "PUT" is for files that were sent.
 func (h *Host) Calls(method string) int {
 	h.front.mu.Lock()
 	defer h.front.mu.Unlock()
@@ -283,6 +283,9 @@ func (f *front) serveFile(w http.ResponseWriter, r *http.Request, known bool) {
 		f.h.model.Service.ServeMux.ServeHTTP(w, r)
 		return
 	}
+	f.mu.Lock()
+	f.calls[r.Method]++
+	f.mu.Unlock()
 	body := io.Reader(r.Body)
 	how, now := f.interrupted("PUT")
 	switch {

@@ -31,10 +31,11 @@ import (
 
 // Options are what a host is like.
 type Options struct {
-	Name           string // "esx-1"
-	User, Password string // default root and "secret"
-	Listen         string // address; default 127.0.0.1:0
-	Datastores     int    // default 1; they are called LocalDS_0, LocalDS_1, ...
+	Name           string   // "esx-1"
+	User, Password string   // default root and "secret"
+	Listen         string   // address; default 127.0.0.1:0
+	Datastores     int      // default 1; they are called LocalDS_0, LocalDS_1, ...
+	PortGroups     []string // beside "VM Network", on vSwitch0
 	Cores          int16
 	MemoryBytes    int64
 	DatastoreBytes int64
@@ -85,6 +86,7 @@ func Start(o Options) (*Host, error) {
 	h := &Host{options: o, model: m, wrappers: map[types.ManagedObjectReference][]*simulator.Registry{}}
 	h.identify()
 	h.replace()
+	h.addPortGroups()
 	if h.cert, err = selfSigned(o.Name); err != nil {
 		m.Remove()
 		return nil, err
@@ -156,11 +158,22 @@ func (h *Host) identify() {
 	no := false
 	security := types.HostNetworkPolicy{Security: &types.HostNetworkSecurityPolicy{AllowPromiscuous: &no, ForgedTransmits: &no, MacChanges: &no}}
 	ns := reg.Get(*hs.ConfigManager.NetworkSystem).(*simulator.HostNetworkSystem)
+	ns.NetworkInfo.Vnic = hs.Config.Network.Vnic // the simulator has it there alone
 	for i := range ns.NetworkInfo.Vswitch {
 		ns.NetworkInfo.Vswitch[i].Spec.Policy = &security
 	}
 	for i := range ns.NetworkInfo.Portgroup {
 		ns.NetworkInfo.Portgroup[i].ComputedPolicy = security
+	}
+}
+
+func (h *Host) addPortGroups() {
+	reg := h.model.Map()
+	system := reg.Get(*reg.Any("HostSystem").(*simulator.HostSystem).ConfigManager.NetworkSystem).(*networks)
+	no := false
+	for _, name := range h.options.PortGroups {
+		system.AddPortGroup(h.Context(), &types.AddPortGroup{This: system.Self, Portgrp: types.HostPortGroupSpec{Name: name, VswitchName: "vSwitch0",
+			Policy: types.HostNetworkPolicy{Security: &types.HostNetworkSecurityPolicy{AllowPromiscuous: &no, ForgedTransmits: &no, MacChanges: &no}}}})
 	}
 }
 
