@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -332,20 +333,22 @@ func (c *Controller) doReplicate(ctx context.Context, call *task.Call) error {
 	})
 }
 
-// replicate fails only when no datastore takes the image.
+// replicate copies an image to datastores: to several hosts at a time, and to the
+// datastores of one host one after the other, so that the host gets it once and
+// copies it by itself. It fails only when no datastore takes the image.
 func (c *Controller) replicate(ctx context.Context, call *task.Call, i fleet.Image, wanted []fleet.DatastoreID) error {
-	if len(wanted) == 0 {
-		return nil
-	}
-	var (
-		mu     sync.Mutex
-		done   int
-		failed []error
-		told   = -1
-		wg     sync.WaitGroup
-	)
-	slots := make(chan struct{}, c.options.Copies)
+	byHost := map[fleet.HostID][]fleet.DatastoreID{}
 	for _, d := range wanted {
+		host, _, err := c.mounted(ctx, d, "")
+		if err != nil {
+			return err
+		}
+		byHost[host] = append(byHost[host], d)
+	}
+	r := &replication{c: c, call: call, image: i.ID, wanted: len(wanted), told: -1}
+	slots := make(chan struct{}, c.options.Copies)
+	var wg sync.WaitGroup
+	for _, host := range slices.Sorted(maps.Keys(byHost)) {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
@@ -355,17 +358,9 @@ func (c *Controller) replicate(ctx context.Context, call *task.Call, i fleet.Ima
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			_, _, err := c.ensureCopy(ctx, i.ID, d, "")
-			mu.Lock()
-			defer mu.Unlock()
-			if done++; err != nil {
-				failed = append(failed, err)
-			}
-			if percent := done * 100 / len(wanted); percent >= told+5 || done == len(wanted) {
-				told = percent
-				if err := call.Note(ctx, "progress", fmt.Sprintf("%d%%", percent)); err != nil && ctx.Err() == nil {
-					c.log.Warn("the progress of an image is not noted", "image", i.ID, "err", err)
-				}
+			for _, d := range byHost[host] {
+				_, _, err := c.ensureCopy(ctx, i.ID, d, host)
+				r.note(ctx, err)
 			}
 		})
 	}
@@ -373,12 +368,42 @@ func (c *Controller) replicate(ctx context.Context, call *task.Call, i fleet.Ima
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case len(failed) == len(wanted):
-		return errors.Join(failed...)
-	case len(failed) > 0:
-		c.log.Warn("an image is not everywhere; it will be copied when a VM needs it", "image", i.ID, "missing", len(failed), "err", failed[0])
+	case len(wanted) > 0 && len(r.failed) == len(wanted):
+		return errors.Join(r.failed...)
+	case len(r.failed) > 0:
+		c.log.Warn("an image is not everywhere; it will be copied when a VM needs it", "image", i.ID, "missing", len(r.failed), "err", r.failed[0])
 	}
 	return nil
+}
+
+// A replication is how far the copies of an image are.
+type replication struct {
+	c      *Controller
+	call   *task.Call
+	image  fleet.ImageID
+	wanted int
+
+	mu     sync.Mutex
+	done   int
+	told   int // percent
+	failed []error
+}
+
+// note counts a copy, and tells of each twentieth part.
+func (r *replication) note(ctx context.Context, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done++; err != nil {
+		r.failed = append(r.failed, err)
+	}
+	percent := r.done * 100 / r.wanted
+	if percent < r.told+5 && r.done < r.wanted {
+		return
+	}
+	r.told = percent
+	if err := r.call.Note(ctx, "progress", fmt.Sprintf("%d%%", percent)); err != nil && ctx.Err() == nil {
+		r.c.log.Warn("the progress of an image is not noted", "image", r.image, "err", err)
+	}
 }
 
 // doRemoveImage removes an image that nothing uses.
