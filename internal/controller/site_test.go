@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -44,6 +45,7 @@ const patience = 2 * time.Minute
 
 func newSite(t *testing.T) *site {
 	t.Helper()
+	t.Parallel() // most of a test is waiting
 	s := &site{T: t, dir: t.TempDir(), stop: func() {}}
 	s.start()
 	t.Cleanup(func() { s.stop() })
@@ -181,6 +183,25 @@ func (s *site) host(name string, change ...func(*esxtest.Options)) (*esxtest.Hos
 	s.Helper()
 	h := s.esxi(name, change...)
 	return h, fleet.HostID(s.done(s.control.CreateHost(s.ctx(), root, hostSpec(h))))
+}
+
+// adapter is somebody else who works on a host.
+func adapter(t testing.TB, h *esxtest.Host) *esx.Host {
+	t.Helper()
+	y, err := esx.New(esx.Config{Address: h.Address(), Username: "root", Password: "secret", Fingerprint: h.Fingerprint()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(y.Close)
+	return y
+}
+
+// datastores is for hosts with several.
+func datastores(n int) func(*esxtest.Options) { return func(o *esxtest.Options) { o.Datastores = n } }
+
+// portGroups is for hosts with more than "VM Network".
+func portGroups(names ...string) func(*esxtest.Options) {
+	return func(o *esxtest.Options) { o.PortGroups = names }
 }
 
 func (s *site) hostIs(id fleet.HostID, want fleet.HostState) {
@@ -348,4 +369,18 @@ func (s *site) consistent() {
 	if got, want := s.used("persistent-disk"), fmt.Sprintf("%d COUNT", kept); got != want {
 		s.Errorf("%s disks are charged, want %s", got, want)
 	}
+}
+
+// spooled are the files that are kept of uploads.
+func (s *site) spooled() []string {
+	s.Helper()
+	list, err := os.ReadDir(s.dir + "/spool")
+	if err != nil {
+		s.Fatal(err)
+	}
+	var out []string
+	for _, e := range list {
+		out = append(out, e.Name())
+	}
+	return out
 }
