@@ -82,7 +82,7 @@ DEB_VERSION ?= $(or $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | 
 deb:
 	rm -rf $(BIN)/root
 	umask 022 && $(MAKE) install DESTDIR=$(BIN)/root
-	BIN=$(BIN) ARCH="$$($(GO) env GOARCH)" DEB_VERSION="$(DEB_VERSION)" CGO_ENABLED=0 $(GO) run $(NFPM) package -f packaging/nfpm.yaml -p deb -t $(BIN)
+	BIN=$(BIN) ARCH="$$($(GO) env GOARCH)" DEB_VERSION="$(DEB_VERSION)" CGO_ENABLED=0 $(GO) run $(NFPM) package -f systemd/deb/nfpm.yaml -p deb -t $(BIN)
 
 clean:
 	rm -rf bin
