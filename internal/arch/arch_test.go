@@ -37,6 +37,7 @@ var may = map[string][]string{
 	"internal/power":       {"boot"},
 	"internal/swarm":       {"boot"},
 	"internal/api":         {"boot"},
+	"internal/doctor":      {},
 	"internal/metrics":     {"boot"},
 	"internal/fleet":       {"boot"},
 	"internal/task":        {"internal/fleet", "internal/store"},
@@ -55,7 +56,7 @@ var may = map[string][]string{
 	"cmd/bootd": {
 		"boot", "boot/lease", "boot/dhcp", "boot/tftp", "boot/ra", "boot/ipxe", "ignition", "assets",
 		"internal/config", "internal/store", "internal/timeline", "internal/override", "internal/power", "internal/swarm",
-		"internal/api", "internal/client", "internal/metrics", "internal/lab",
+		"internal/api", "internal/client", "internal/metrics", "internal/doctor", "internal/lab",
 		"internal/controller", "internal/esx", "internal/fleet", "internal/photon", "internal/photon/wire", "internal/spool", "internal/task",
 	},
 }
