@@ -18,6 +18,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -76,6 +77,7 @@ configuration; the machine joins the swarm. Start with:
   bootd profile render worker      what would a machine get?
   bootd serve                      answer machines
   bootd machine list               where is each of them?
+  bootd doctor                     why does nothing boot?
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 the configuration has
 mistakes, 4 the server does not answer.`
@@ -89,7 +91,7 @@ func (a *app) command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	f := root.PersistentFlags()
-	f.StringVarP(&a.dir, "config", "c", "/etc/bootd", "configuration `directory`")
+	f.StringVarP(&a.dir, "config", "c", defaultDir, "configuration `directory`")
 	f.StringVar(&a.socket, "socket", "", "`path` of the server's socket (default: as configured)")
 	f.StringVarP(&a.format, "output", "o", "table", "`format` of the output: table or json")
 	completeFlag(root, "output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
@@ -122,12 +124,16 @@ func (a *app) command() *cobra.Command {
 		a.taskCommand(),
 		a.auditCommand(),
 		a.statusCommand(),
+		a.doctorCommand(),
 		a.labCommand(),
 		a.versionCommand(),
 		a.completionCommand(),
 		a.manCommand(),
 	)
 }
+
+// defaultDir is where the configuration is if nobody says otherwise.
+const defaultDir = "/etc/bootd"
 
 // A usageError is a mistake on the command line.
 type usageError struct{ error }
@@ -181,6 +187,19 @@ func thisBuild() build {
 		}
 	}
 	return b
+}
+
+// buildTime is when the source was committed; zero: unknown.
+func buildTime() time.Time {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.time" {
+				t, _ := time.Parse(time.RFC3339, s.Value) // zero, too
+				return t
+			}
+		}
+	}
+	return time.Time{}
 }
 
 func (a *app) versionCommand() *cobra.Command {
