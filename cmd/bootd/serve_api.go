@@ -173,43 +173,26 @@ func past(record *timeline.Recorder, seq uint64) []api.Event {
 	return out
 }
 
-// follow calls f with the events after number seq, those of the past first.
+// follow calls f with the events after number seq, those of the past first,
+// until ctx ends or f fails.
 func follow(ctx context.Context, record *timeline.Recorder, seq uint64, f func(api.Event) error) error {
+	// Watched before the past is read, so nothing falls between.
+	more, cancel := record.Watch()
+	defer cancel()
+	some := make([]timeline.Numbered, 64)
 	for {
-		// Subscribed before the past is read, so nothing falls between.
-		events, cancel := record.Subscribe(1024)
-		for _, e := range record.Since(seq) {
-			if err := f(api.Event{Seq: e.Seq, Event: e.Event}); err != nil {
-				cancel()
-				return err
+		for n := record.Read(seq, some); n > 0 && ctx.Err() == nil; n = record.Read(seq, some) {
+			for _, e := range some[:n] {
+				if err := f(api.Event{Seq: e.Seq, Event: e.Event}); err != nil {
+					return err
+				}
 			}
-			seq = e.Seq
+			seq = some[n-1].Seq
 		}
-		lagging, err := drain(ctx, events, &seq, f)
-		cancel()
-		if err != nil || !lagging {
-			return err
-		}
-		// It was too slow and has been dropped; what it missed is in the past.
-	}
-}
-
-func drain(ctx context.Context, events <-chan timeline.Numbered, seq *uint64, f func(api.Event) error) (lagging bool, err error) {
-	for {
 		select {
 		case <-ctx.Done():
-			return false, nil
-		case e, ok := <-events:
-			if !ok {
-				return true, nil
-			}
-			if e.Seq <= *seq {
-				continue
-			}
-			if err := f(api.Event{Seq: e.Seq, Event: e.Event}); err != nil {
-				return false, err
-			}
-			*seq = e.Seq
+			return nil
+		case <-more:
 		}
 	}
 }

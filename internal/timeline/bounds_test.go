@@ -254,6 +254,40 @@ func TestStrangers(t *testing.T) {
 	check(recorder(t, s))
 }
 
+// TestPassing: systems that only renew their leases do not push out machines
+// that boot, however many they are, but machines that nobody has seen for long.
+func TestPassing(t *testing.T) {
+	r := recorder(t, openStore(t, t.TempDir()))
+	passing := func(from float64, first, n int) {
+		for i := range n {
+			r.Record(at(from+float64(i)/1000, stranger(first+i), boot.Leased, boot.System, netip.Addr{}))
+		}
+	}
+	r.Record(at(0, mac1, boot.Offered, boot.Firmware, ip1))
+	passing(1, 0, 10_000)
+	if n := len(r.Machines()); n != 4096 {
+		t.Errorf("%d machines are kept", n)
+	}
+	if _, ok := r.Current(mac1); !ok {
+		t.Error("a machine that boots was pushed out")
+	}
+	r.Record(at(20, mac2, boot.Offered, boot.Firmware, ip2))
+	if _, ok := r.Current(mac2); !ok {
+		t.Error("there is no room for a machine that boots")
+	}
+	passing(30, 10_000, 1000) // fills what that has made room for
+	for hour := 1.0; hour < 3; hour++ {
+		r.Record(at(hour*3600, mac2, boot.Leased, boot.IPXE, ip2))
+	}
+	passing(2*3600, 20_000, 10)
+	if _, ok := r.Current(stranger(20_009)); !ok {
+		t.Error("there is no room, though nobody was seen for an hour")
+	}
+	if _, ok := r.Current(mac1); ok || len(r.Machines()) != 11 {
+		t.Errorf("%d machines are kept", len(r.Machines()))
+	}
+}
+
 // TestLargeBoots: boots with much to tell do not fit into one transaction, and
 // one that fits into none does not keep the others from being stored.
 func TestLargeBoots(t *testing.T) {

@@ -2,8 +2,10 @@ package timeline
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -12,14 +14,14 @@ import (
 )
 
 // note applies an event to the machine and the boot that it belongs to, and
-// tells it to readers. It returns the boot as it is then. What is to be committed
-// is written at once, whosever it is.
+// tells it to readers. What is to be committed is written at once, whosever it
+// is, and returned as it is then.
 func (r *Recorder) note(e boot.Event, commit bool) boot.Timeline {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
 	t, name, isNew := r.noteLocked(&e, commit)
-	if isNew {
+	if isNew && r.log.Enabled(context.Background(), slog.LevelInfo) {
 		// Outside of the lock: who reads the log may be slow.
 		r.log.Info("boot step", attrs(e, name, t.Started)...)
 	}
@@ -48,7 +50,8 @@ func attrs(e boot.Event, name string, started time.Time) []any {
 }
 
 // noteLocked is note under the lock. It completes the event, and reports the
-// machine's name and whether the event is a new step of its boot.
+// machine's name and whether the event is a new step of its boot. The steps of
+// the boot are left out of what is not committed.
 func (r *Recorder) noteLocked(e *boot.Event, commit bool) (t boot.Timeline, name string, isNew bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -56,26 +59,40 @@ func (r *Recorder) noteLocked(e *boot.Event, commit bool) (t boot.Timeline, name
 		e.MAC = r.byAddr[e.Addr]
 	}
 	if !e.MAC.IsZero() {
-		m := r.machineLocked(*e)
-		if k := r.bootOfLocked(m, *e); k != nil {
+		m := r.machineLocked(e, commit)
+		if m == nil {
+			r.tellLocked(e)
+			return t, "", false
+		}
+		if k := r.bootOfLocked(m, e); k != nil {
 			e.Boot = k.ID
 			steps := len(k.Steps)
 			k.Apply(*e)
 			isNew = len(k.Steps) > steps
-			t = k.Clone()
-			r.bootSoonLocked(bootKey{e.MAC, k.ID}, commit || isNew && m.Name != "")
+			if t = k.Timeline; commit {
+				t = k.Clone()
+			} else {
+				t.Steps = nil
+			}
+			if d := dueIf(commit || isNew && m.Name != ""); k.due < d {
+				r.bootSoonLocked(bootKey{e.MAC, k.ID}, d == atOnce)
+				k.due = d
+			}
 		}
 		// No boot is of use without its machine.
-		r.soonLocked(e.MAC, commit || m.Name != "" && !m.stored)
+		if d := dueIf(commit || m.Name != "" && !m.stored); m.due < d {
+			r.soonLocked(e.MAC, d == atOnce)
+			m.due = d
+		}
 		name = m.Name
 	}
-	r.tellLocked(*e)
+	r.tellLocked(e)
 	return t, name, isNew
 }
 
 // bootOfLocked returns the boot that an event belongs to, a new one if it
 // begins one, or nil.
-func (r *Recorder) bootOfLocked(m *machine, e boot.Event) *kept {
+func (r *Recorder) bootOfLocked(m *machine, e *boot.Event) *kept {
 	if e.Boot != "" {
 		// What belongs to an older boot is not put into a later one.
 		return r.bootLocked(e.MAC, e.Boot)
@@ -94,17 +111,21 @@ func (r *Recorder) bootOfLocked(m *machine, e boot.Event) *kept {
 	if k != nil {
 		t = &k.Timeline
 	}
-	if t.Begins(e) {
+	if t.Begins(*e) {
 		return r.beginLocked(m, e)
 	}
 	return k
 }
 
 // machineLocked finds or makes the machine of an event, with what the event
-// tells of it.
-func (r *Recorder) machineLocked(e boot.Event) *machine {
+// tells of it. It returns nil when that is not to be kept.
+func (r *Recorder) machineLocked(e *boot.Event, commit bool) *machine {
 	m := r.machines[e.MAC]
 	if m == nil {
+		passing := !commit && (e.Client == boot.System || e.Client == boot.Initramfs)
+		if passing && r.crowdedLocked(e.Time) {
+			return nil
+		}
 		r.makeRoomLocked(false)
 		// One that was forgotten just now may be in the store still.
 		_, forgotten := r.dirty[e.MAC]
@@ -134,7 +155,7 @@ func (r *Recorder) machineLocked(e boot.Event) *machine {
 }
 
 // beginLocked begins a new boot.
-func (r *Recorder) beginLocked(m *machine, e boot.Event) *kept {
+func (r *Recorder) beginLocked(m *machine, e *boot.Event) *kept {
 	if p, ok := r.pending[e.MAC]; ok {
 		delete(r.pending, e.MAC)
 		r.nameLocked(e.MAC, m, p.assigned)
@@ -151,6 +172,27 @@ func (r *Recorder) beginLocked(m *machine, e boot.Event) *kept {
 	return k
 }
 
+// crowdedLocked reports whether there are so many strangers, all of them seen
+// lately, that none of them is to be forgotten for a machine that does not
+// boot: it only has an address, which the leases tell. Where thousands of those
+// renew their leases, every one would push out another, and with them what is
+// about to boot.
+func (r *Recorder) crowdedLocked(now time.Time) bool {
+	if r.strangers < keepStrangers {
+		return false
+	}
+	if since := now.Sub(r.lookedForRoom); since.Abs() < lookForRoom {
+		return true
+	}
+	r.lookedForRoom = now
+	for mac, m := range r.machines {
+		if m.Name == "" && now.Sub(m.Last) > keepCrowded {
+			r.forgetLocked(mac)
+		}
+	}
+	return r.strangers >= keepStrangers
+}
+
 // makeRoomLocked makes room for one more stranger, or for one more machine with
 // a name: those are forgotten that were seen longest ago.
 func (r *Recorder) makeRoomLocked(named bool) {
@@ -161,17 +203,22 @@ func (r *Recorder) makeRoomLocked(named bool) {
 	if have < most {
 		return
 	}
-	var list []boot.MAC
+	// With what they are sorted by, which is looked up once for each.
+	type aged struct {
+		mac  boot.MAC
+		last time.Time
+	}
+	list := make([]aged, 0, have)
 	for mac, m := range r.machines {
 		if (m.Name != "") == named {
-			list = append(list, mac)
+			list = append(list, aged{mac, m.Last})
 		}
 	}
-	slices.SortFunc(list, func(a, b boot.MAC) int { return r.machines[a].Last.Compare(r.machines[b].Last) })
+	slices.SortFunc(list, func(a, b aged) int { return a.last.Compare(b.last) })
 	// A part of them at once, so that a flood does not sort for every packet.
 	part := list[:min(most/8, len(list))]
-	for _, mac := range part {
-		r.forgetLocked(mac)
+	for _, x := range part {
+		r.forgetLocked(x.mac)
 	}
 	r.log.Warn("there are too many machines; those seen longest ago are forgotten", "forgotten", len(part), "named", named)
 }

@@ -25,6 +25,11 @@ const (
 	// keepNamed is how many of the others are kept. Where unknown machines have
 	// a profile too, made-up ones get here.
 	keepNamed = 16_384
+	// keepCrowded is how long a stranger is kept then that nobody sees, when
+	// machines come that only pass by.
+	keepCrowded = time.Hour
+	// lookForRoom is how often such strangers are looked for.
+	lookForRoom = time.Minute
 	// keepUnseen is how long a machine that nobody sees is kept.
 	keepUnseen = 90 * 24 * time.Hour
 	// keepPending is how many assignments are kept for machines that are about
@@ -66,6 +71,7 @@ type record struct {
 type kept struct {
 	Number int `json:"number"`
 	boot.Timeline
+	due due
 }
 
 var (
@@ -77,6 +83,24 @@ type machine struct {
 	record
 	boots  []*kept // oldest first
 	stored bool    // something of it may be in the store
+	due    due
+}
+
+// A due value says how soon something is to be written. What is noted of it in
+// a machine or boot saves looking that up with every event.
+type due int
+
+const (
+	notDue due = iota
+	inTime     // with the next of those that can wait
+	atOnce
+)
+
+func dueIf(now bool) due {
+	if now {
+		return atOnce
+	}
+	return inTime
 }
 
 // An assigned value is what a machine was given.
@@ -110,17 +134,19 @@ type Recorder struct {
 	store *store.Store
 	log   *slog.Logger
 
-	mu          sync.Mutex // guards all below
-	machines    map[boot.MAC]*machine
-	byAddr      map[netip.Addr]boot.MAC
-	strangers   int
-	dirty       map[boot.MAC]bool // machines to be written, and whether at once
-	dirtyBoot   map[bootKey]bool  // boots, likewise; those that are gone are to be removed
-	pending     map[boot.MAC]pending
-	assignments uint64 // that have been pending
-	events      []Numbered
-	seq         uint64
-	readers     map[chan Numbered]bool
+	mu            sync.Mutex // guards all below
+	machines      map[boot.MAC]*machine
+	byAddr        map[netip.Addr]boot.MAC
+	strangers     int
+	lookedForRoom time.Time         // when strangers were last looked for that could be forgotten
+	dirty         map[boot.MAC]bool // machines to be written, and whether at once
+	dirtyBoot     map[bootKey]bool  // boots, likewise; those that are gone are to be removed
+	pending       map[boot.MAC]pending
+	assignments   uint64     // that have been pending
+	events        []Numbered // a ring, once it is full
+	oldest        int        // where it begins then
+	seq           uint64
+	readers       map[chan struct{}]bool
 
 	wake    chan struct{} // holds one when there is something to be written
 	writing chan struct{} // holds one while somebody writes
@@ -129,7 +155,7 @@ type Recorder struct {
 // New returns a recorder with what the store remembers.
 func New(ctx context.Context, st *store.Store, log *slog.Logger) (*Recorder, error) {
 	r := &Recorder{store: st, log: log, machines: map[boot.MAC]*machine{}, byAddr: map[netip.Addr]boot.MAC{},
-		dirty: map[boot.MAC]bool{}, dirtyBoot: map[bootKey]bool{}, pending: map[boot.MAC]pending{}, readers: map[chan Numbered]bool{},
+		dirty: map[boot.MAC]bool{}, dirtyBoot: map[bootKey]bool{}, pending: map[boot.MAC]pending{}, readers: map[chan struct{}]bool{},
 		seq: uint64(time.Now().UnixMicro()), wake: make(chan struct{}, 1), writing: make(chan struct{}, 1)}
 	if err := r.loadMachines(ctx); err != nil {
 		return nil, err

@@ -238,7 +238,7 @@ func TestRestart(t *testing.T) {
 
 // last returns the number of the latest event.
 func last(r *timeline.Recorder) (n int, seq uint64, cancel func()) {
-	_, cancel = r.Subscribe(1)
+	_, cancel = r.Watch()
 	all := r.Since(0)
 	if len(all) == 0 {
 		return 0, 0, cancel
@@ -317,40 +317,54 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-func TestSubscribe(t *testing.T) {
+func TestWatch(t *testing.T) {
 	r := recorder(t, openStore(t, t.TempDir()))
-	fast, cancel := r.Subscribe(10)
-	slow, cancelSlow := r.Subscribe(2)
-	defer cancelSlow() // after it was closed already
+	more, cancel := r.Watch()
+	told := func() bool {
+		select {
+		case <-more:
+			return true
+		default:
+			return false
+		}
+	}
+	if told() {
+		t.Error("there is something before anything happened")
+	}
 	for i := range 3 {
 		r.Record(at(float64(i), mac1, boot.Offered, boot.Firmware, ip1))
 	}
-	var got []boot.Event
-	var first uint64
-	for i := range 3 {
-		n := <-fast
-		if i == 0 {
-			first = n.Seq
-		}
+	if !told() || told() {
+		t.Error("three events are not told of once")
+	}
+	got := make([]timeline.Numbered, 5)
+	if n := r.Read(0, got); n != 3 {
+		t.Fatalf("%d events", n)
+	}
+	first := got[0].Seq
+	for i, n := range got[:3] {
 		if n.Seq != first+uint64(i) || n.Boot == "" {
 			t.Errorf("event %d is %+v", i, n)
 		}
-		got = append(got, n.Event)
 	}
-	n := 0
-	for range slow { // ends only because it was closed
-		n++
+	two := make([]timeline.Numbered, 2)
+	if n := r.Read(0, two); n != 2 || two[0].Seq != first {
+		t.Errorf("%d of the first two events: %+v", n, two)
 	}
-	if n != 2 {
-		t.Errorf("the slow reader got %d events", n)
+	if n := r.Read(first+1, two); n != 1 || two[0].Seq != first+2 {
+		t.Errorf("%d events after the second: %+v", n, two)
+	}
+	if n := r.Read(first+2, two) + r.Read(first+99, two); n != 0 {
+		t.Errorf("%d events after the last", n)
 	}
 	since := r.Since(first)
 	if len(since) != 2 || since[0].Seq != first+1 || !since[1].Time.Equal(got[2].Time) {
 		t.Errorf("Since(%d) = %+v", first, since)
 	}
 	cancel()
-	if _, ok := <-fast; ok {
-		t.Error("a cancelled reader gets events")
+	r.Record(at(9, mac1, boot.Offered, boot.Firmware, ip1))
+	if told() {
+		t.Error("who has cancelled is told")
 	}
 	cancel()
 
@@ -358,8 +372,16 @@ func TestSubscribe(t *testing.T) {
 		r.Record(at(9, mac1, boot.Offered, boot.Firmware, ip1))
 	}
 	all := r.Since(0)
-	if len(all) < 10_000 || len(all) > 15_000 || all[len(all)-1].Seq != first+30_002 {
-		t.Errorf("%d events are kept, up to %d", len(all), all[len(all)-1].Seq)
+	if len(all) != 10_000 || all[len(all)-1].Seq != first+30_003 {
+		t.Fatalf("%d events are kept, up to %d", len(all), all[len(all)-1].Seq)
+	}
+	for i, n := range all {
+		if n.Seq != all[0].Seq+uint64(i) {
+			t.Fatalf("%d comes after %d", n.Seq, all[i-1].Seq)
+		}
+	}
+	if since := r.Since(all[9_000].Seq); len(since) != 999 || since[0].Seq != all[9_001].Seq {
+		t.Errorf("%d events since %d", len(since), all[9_000].Seq)
 	}
 }
 
@@ -434,12 +456,12 @@ func TestConcurrency(t *testing.T) {
 	}
 	wg.Go(func() {
 		for range 50 {
-			events, cancel := r.Subscribe(1)
+			more, cancel := r.Watch()
 			r.Machines()
 			r.Since(0)
 			r.ByAddr(netip.AddrFrom4([4]byte{10, 0, 1, 3}))
 			select {
-			case <-events:
+			case <-more:
 			default:
 			}
 			cancel()

@@ -176,7 +176,7 @@ func (r *Recorder) machineChangeLocked(mac boot.MAC, m *machine, atOnce bool) ch
 		c.put = func(tx *store.Tx) error { store.Delete(tx, machines, mac.String()); return nil }
 		return c
 	}
-	m.stored = true
+	m.stored, m.due = true, notDue
 	rec := m.record
 	c.put = func(tx *store.Tx) error { return store.Put(tx, machines, mac.String(), rec) }
 	return c
@@ -185,7 +185,8 @@ func (r *Recorder) machineChangeLocked(mac boot.MAC, m *machine, atOnce bool) ch
 func (r *Recorder) bootChangeLocked(k bootKey, atOnce bool) change {
 	c := change{boot: k, atOnce: atOnce}
 	if t := r.bootLocked(k.mac, k.id); t != nil {
-		value := kept{t.Number, t.Clone()}
+		t.due = notDue
+		value := kept{Number: t.Number, Timeline: t.Clone()}
 		c.put = func(tx *store.Tx) error { return store.Put(tx, boots, k.String(), value) }
 	} else {
 		c.put = func(tx *store.Tx) error { store.Delete(tx, boots, k.String()); return nil }
