@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -184,7 +185,7 @@ func (c *Catalog) match(inv Inventory) (best, rival *entry) {
 }
 
 // FallbackName is the host name of a machine that nobody has named.
-func FallbackName(mac MAC) string { return "node-" + strings.ReplaceAll(mac.String(), ":", "") }
+func FallbackName(mac MAC) string { return string(hex.AppendEncode([]byte("node-"), mac[:])) }
 
 // NetworkOf returns the network that addr lies in, or nil.
 func (c *Catalog) NetworkOf(addr netip.Addr) *Network {

@@ -103,6 +103,14 @@ type query struct {
 	pool    lease.Pool
 }
 
+// A workspace is memory that answers are made in, one after the other: what has
+// been answered is of no use to the next one, and a thousand answers make much
+// garbage.
+type workspace struct {
+	query query
+	reply []byte
+}
+
 func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 	catalog := p.Catalog()
 	n := network(catalog, r, link)
@@ -114,7 +122,11 @@ func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 	case n.Mode == boot.Off:
 		return nil, fmt.Errorf("network %s is %s", n.Name, n.Mode)
 	}
-	q := &query{Policy: p, Request: r, catalog: catalog, link: link, now: now, network: n}
+	q := new(query)
+	if r.work != nil {
+		q = &r.work.query
+	}
+	*q = query{Policy: p, Request: r, catalog: catalog, link: link, now: now, network: n}
 	inv := p.Remembered(r.MAC).Merge(r.Inventory())
 	// Whether an entry with a subnet matches is decided by where the machine
 	// is now, not by the address it had before.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -35,7 +36,8 @@ type Conn interface {
 	// It fails for good, with net.ErrClosed, once the Conn is closed.
 	Receive(packets []Packet) (int, error)
 	// Send sends answers. Those that cannot be sent are left out and named in
-	// the error. Several goroutines may call it.
+	// the error. Several goroutines may call it. What the answers hold is the
+	// caller's again when it returns.
 	Send([]Answer) error
 	Close() error
 }
@@ -50,6 +52,7 @@ type socket struct {
 	pc    *ipv4.PacketConn
 	iface string
 	in    []ipv4.Message
+	out   sync.Pool   // of *outgoing
 	noARP atomic.Bool // entries cannot be made: answers are broadcast instead
 }
 
@@ -127,18 +130,52 @@ func (s *socket) Receive(packets []Packet) (int, error) {
 	return n, nil
 }
 
+// A departure is memory for one packet that is being sent.
+type departure struct {
+	to      net.UDPAddr
+	ip      [4]byte
+	payload [1][]byte
+}
+
+// outgoing is memory for packets that are sent at once.
+type outgoing struct {
+	messages   []ipv4.Message
+	departures []departure
+	from       netip.Addr // whose control message oob is
+	oob        []byte
+}
+
+// fill sets up the message for a reply.
+func (o *outgoing) fill(i int, reply []byte, to netip.AddrPort, from netip.Addr) {
+	d := &o.departures[i]
+	d.ip, d.payload[0] = to.Addr().As4(), reply
+	d.to.IP, d.to.Port = d.ip[:], int(to.Port())
+	m := ipv4.Message{Buffers: d.payload[:], Addr: &d.to}
+	if from.IsValid() {
+		if from != o.from {
+			o.from, o.oob = from, (&ipv4.ControlMessage{Src: from.AsSlice()}).Marshal()
+		}
+		m.OOB = o.oob
+	}
+	o.messages[i] = m
+}
+
 func (s *socket) Send(answers []Answer) error {
-	out := make([]ipv4.Message, len(answers))
-	for i, a := range answers {
+	o, _ := s.out.Get().(*outgoing)
+	if o == nil || len(o.messages) < len(answers) {
+		n := max(len(answers), batch)
+		o = &outgoing{messages: make([]ipv4.Message, n), departures: make([]departure, n)}
+	}
+	defer s.out.Put(o)
+	for i := range answers {
+		a := &answers[i]
 		to := a.To
 		if !a.MAC.IsZero() && !s.teach(to.Addr(), a.MAC) {
 			to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), to.Port())
 		}
-		out[i] = ipv4.Message{Buffers: [][]byte{a.Reply}, Addr: net.UDPAddrFromAddrPort(to)}
-		if a.From.IsValid() {
-			out[i].OOB = (&ipv4.ControlMessage{Src: a.From.AsSlice()}).Marshal()
-		}
+		o.fill(i, a.Reply, to, a.From)
 	}
+	out := o.messages[:len(answers)]
 	var failed error
 	for len(out) > 0 {
 		n, err := s.pc.WriteBatch(out, 0)

@@ -172,9 +172,16 @@ func addr4(b []byte) netip.Addr {
 // which is put once.
 type message []byte
 
-// newMessage begins a reply to p.
-func newMessage(p packet, t MessageType) message {
-	m := make(message, atOptions, 640)
+// usualSize is more than most replies take.
+const usualSize = 640
+
+// newMessage begins a reply to p, in the memory of b if there is enough.
+func newMessage(b []byte, p packet, t MessageType) message {
+	if cap(b) < usualSize {
+		b = make([]byte, usualSize)
+	}
+	m := message(b[:atOptions])
+	clear(m)
 	m[0], m[atHType], m[atHLen] = bootReply, p[atHType], p[atHLen]
 	copy(m[atXID:], p[atXID:atXID+4])
 	copy(m[atFlags:], p[atFlags:atFlags+2])

@@ -68,8 +68,7 @@ func (s *Server) hold(p *port, r Request, a Answer, link Link, now time.Time) bo
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if w := b.waiting[a.Probe.Addr]; w != nil {
-		r.packet = bytes.Clone(r.packet)
-		w.request, w.answer = r, a // the client has asked again
+		w.request, w.answer = r.clone(), a.clone() // the client has asked again
 		return true
 	}
 	if err := b.Probe(a.Probe.Addr); err != nil {
@@ -81,12 +80,23 @@ func (s *Server) hold(p *port, r Request, a Answer, link Link, now time.Time) bo
 	}
 	select {
 	case b.queue <- a.Probe.Addr:
-		r.packet = bytes.Clone(r.packet) // it outlives its buffer
-		b.waiting[a.Probe.Addr] = &held{r, a, link, now.Add(probeTime)}
+		b.waiting[a.Probe.Addr] = &held{r.clone(), a.clone(), link, now.Add(probeTime)}
 		return true
 	default:
 		return false
 	}
+}
+
+// clone returns a request that outlives its packet's buffer.
+func (r Request) clone() Request {
+	r.packet, r.work = bytes.Clone(r.packet), nil
+	return r
+}
+
+// clone returns an answer that outlives the workspace that it was made in.
+func (a Answer) clone() Answer {
+	a.Reply = bytes.Clone(a.Reply)
+	return a
 }
 
 // take ends the waiting for an address.
@@ -127,7 +137,7 @@ func (s *Server) proceed(p *port, closing <-chan struct{}) {
 
 // listen hears who has an address that is about to be offered, and offers
 // another one instead.
-func (s *Server) listen(p *port, acks chan<- Answer) {
+func (s *Server) listen(p *port, acks acknowledger) {
 	b := p.probing
 	for {
 		a, mac, err := b.Heard()
@@ -146,7 +156,7 @@ func (s *Server) listen(p *port, acks chan<- Answer) {
 		}
 		now := time.Now()
 		s.log.Warn("address in use", "interface", p.iface, "addr", a, "mac", mac)
-		acks <- s.policy.Conflict(w.answer, mac, now)
+		acks.add([]Answer{s.policy.Conflict(w.answer, mac, now)})
 		next := s.policy.Answer(w.request, w.link, now)
 		switch {
 		case s.hold(p, w.request, next, w.link, now):

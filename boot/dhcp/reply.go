@@ -32,7 +32,11 @@ const maxSize = 1500 - 20 - 8
 
 // blank makes a reply that says nothing yet.
 func (q *query) blank(t MessageType) message {
-	m := newMessage(q.packet, t)
+	var memory []byte
+	if q.work != nil {
+		memory = q.work.reply
+	}
+	m := newMessage(memory, q.packet, t)
 	m.putAddr(optServer, q.id)
 	// A client gets back its identifier (RFC 6842), and that of its machine
 	// (RFC 4578 section 2.3).

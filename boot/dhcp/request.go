@@ -37,7 +37,8 @@ type Request struct {
 	From     netip.AddrPort // its sender
 	BootPort bool           // it came to port 4011
 
-	packet packet // shares the memory of what was decoded
+	packet packet     // shares the memory of what was decoded
+	work   *workspace // that its answer is made in; nil: memory of its own
 }
 
 // Inventory is what the request tells of the machine.

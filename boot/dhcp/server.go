@@ -18,10 +18,12 @@ import (
 const (
 	// waiting is how many requests of a port may wait to be decided about.
 	waiting = 2048
-	// backlog is how many acknowledgements may wait for the disk. Beyond it
-	// no more is decided, so that what cannot be answered in time is dropped
-	// in one place.
-	backlog = 4096
+	// backlog is how many batches of acknowledgements may wait for the disk.
+	// Beyond it no more is decided, so that what cannot be answered in time is
+	// dropped in one place.
+	backlog = 64
+	// group is how many acknowledgements go with one sync, about.
+	group = 1024
 )
 
 // A Server answers DHCP on the interfaces of the catalog's networks.
@@ -279,7 +281,7 @@ func (s *Server) openReal(iface string, port uint16) (Conn, error) {
 // and all that have gathered go with the next sync. Two more see to offers
 // whose addresses are yet to be proven free.
 func (s *Server) serve(p *port) error {
-	requests, acks, closing := newQueue(waiting), make(chan Answer, backlog), make(chan struct{})
+	requests, acks, closing := newQueue(waiting), newAcknowledger(), make(chan struct{})
 	var failed error
 	var committer, reader, prober, holder sync.WaitGroup
 	committer.Go(func() { failed = s.commit(p, acks) })
@@ -292,9 +294,10 @@ func (s *Server) serve(p *port) error {
 		prober.Go(func() { s.listen(p, acks) })
 		holder.Go(func() { s.proceed(p, closing) })
 	}
+	d := newDecider(s, p, acks)
 	packets := buffers()
 	for n := requests.take(packets); n > 0; n = requests.take(packets) {
-		s.decide(p, packets[:n], acks)
+		d.decide(packets[:n])
 	}
 	reader.Wait()
 	prober.Wait()
@@ -302,7 +305,7 @@ func (s *Server) serve(p *port) error {
 		close(p.probing.queue)
 	}
 	holder.Wait()
-	close(acks)
+	close(acks.batches)
 	committer.Wait()
 	return failed
 }
@@ -335,76 +338,6 @@ func (s *Server) read(p *port, requests *queue) {
 	}
 }
 
-// decide answers what needs no disk at once and hands on the rest.
-func (s *Server) decide(p *port, packets []Packet, acks chan<- Answer) {
-	now := time.Now()
-	if now.Sub(p.asked) > time.Second {
-		link, err := s.link(p.iface)
-		if err != nil {
-			s.log.Warn("requests are not answered", "err", err)
-			return
-		}
-		p.link, p.asked = link, now
-	}
-	var ready []Answer
-	for _, in := range packets {
-		r, err := Decode(in.Data)
-		if err != nil {
-			s.log.Debug("left alone", "interface", p.iface, "err", err)
-			continue
-		}
-		r.From, r.BootPort = in.From, p.number == bootPort
-		a := s.policy.Answer(r, p.link, now)
-		s.tell(p, r, a)
-		switch {
-		case a.Durable:
-			acks <- a
-		case s.hold(p, r, a, p.link, now):
-		case a.Reply != nil:
-			ready = append(ready, a)
-			s.happened(a)
-		default:
-			s.happened(a)
-		}
-	}
-	s.send(p, ready)
-}
-
-// commit sends acknowledgements after their leases are durable, as many as
-// have gathered with one sync. It returns when acks is closed. When leases can
-// no longer be kept it says so, and acknowledges nothing any more.
-func (s *Server) commit(p *port, acks <-chan Answer) error {
-	var failed error
-	for a := range acks {
-		group := append(make([]Answer, 0, 16), a)
-	gather:
-		for len(group) < 1024 {
-			select {
-			case a, ok := <-acks:
-				if !ok {
-					break gather
-				}
-				group = append(group, a)
-			default:
-				break gather
-			}
-		}
-		if failed != nil {
-			continue
-		}
-		if failed = s.policy.Leases.Flush(); failed != nil {
-			s.log.Error("leases cannot be kept; nothing is acknowledged any more", "err", failed)
-			_ = p.conn.Close() // ends the port, and so the server, which may be restarted
-			continue
-		}
-		for _, a := range group {
-			s.happened(a)
-		}
-		s.send(p, slices.DeleteFunc(group, func(a Answer) bool { return a.Reply == nil }))
-	}
-	return failed
-}
-
 func (s *Server) send(p *port, answers []Answer) {
 	if len(answers) == 0 {
 		return
@@ -425,9 +358,6 @@ func (s *Server) happened(a Answer) {
 // tell logs a request. What happens to machines is logged by who keeps the
 // record; this is for looking at packets.
 func (s *Server) tell(p *port, r Request, a Answer) {
-	if !s.log.Enabled(context.Background(), slog.LevelDebug) {
-		return
-	}
 	s.log.Debug("request", "interface", p.iface, "port", p.number, "mac", r.MAC, "type", r.Type.String(), "client", r.Client,
 		"class", r.Class, "asked", r.Asked, "relay", r.Relay, "to", a.To, "unanswered", a.Why)
 }

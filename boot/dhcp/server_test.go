@@ -1,6 +1,7 @@
 package dhcp_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +66,7 @@ func (w *wire) Send(answers []dhcp.Answer) error {
 		w.before(answers)
 	}
 	for _, a := range answers {
+		a.Reply = bytes.Clone(a.Reply)
 		w.out <- a
 	}
 	return nil
