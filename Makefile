@@ -38,12 +38,13 @@ demo-down: build
 	$(SUDO) $(BOOTD) lab down
 
 # All tests again, as root and with every program installed that some of them
-# use, then fifty Docker engines at once (ENGINES=10 for fewer), then those that
-# boot real machines in QEMU.
+# use, then fifty Docker engines at once (ENGINES=10 for fewer), 400 VMs on twenty
+# simulated hosts, and those that boot real machines in QEMU.
 e2e: build
 	$(SUDO) $(BOOTD) lab install --tests
 	$(SUDO) env "PATH=$$PATH" BOOTD=$(CURDIR)/$(BOOTD) CGO_ENABLED=0 $(GO) test -count=1 -timeout 30m ./...
 	$(SUDO) env "PATH=$$PATH" ENGINES=$(ENGINES) CGO_ENABLED=0 $(GO) test -count=1 -timeout 15m -tags e2e -run TestManyEngines ./internal/swarm
+	HOSTS=20 CGO_ENABLED=0 $(GO) test -count=1 -timeout 15m -v -run TestLifeL3 ./internal/controller
 	$(SUDO) env "PATH=$$PATH" BOOTD=$(CURDIR)/$(BOOTD) CGO_ENABLED=0 $(GO) test -count=1 -timeout 60m -v -tags e2e ./internal/lab/...
 
 FUZZTIME ?= 30s

@@ -24,6 +24,7 @@ type Options struct {
 	Policy  place.Policy                         // [place.DefaultPolicy]
 	Random  func(n int) int                      // chance of placement, from 0 to n-1; math/rand
 	Copies  int                                  // of one image that are made at once; 8
+	Sweep   time.Duration                        // how often what could not be deleted on a host is tried again; 1 min
 	Log     *slog.Logger                         // none
 }
 
@@ -55,6 +56,9 @@ func New(s *store.Store, tasks *task.Runner, o Options) *Controller {
 	}
 	if o.Copies <= 0 {
 		o.Copies = 8
+	}
+	if o.Sweep <= 0 {
+		o.Sweep = time.Minute
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -28,12 +28,13 @@ import (
 // adapter of ESXi, and simulated hosts. It can be stopped and started again.
 type site struct {
 	*testing.T
-	dir     string
-	db      *store.Store
-	tasks   *task.Runner
-	control *controller.Controller
-	stop    func()
-	hook    func(write func() error) error // around each write of a task's progress
+	dir       string
+	db        *store.Store
+	tasks     *task.Runner
+	control   *controller.Controller
+	stop      func()
+	interrupt func() // ends what runs, and waits for nothing
+	gate      *gate  // nil: none
 
 	project fleet.ProjectID
 	tenant  fleet.TenantID
@@ -43,10 +44,12 @@ type site struct {
 // patience bounds every wait of a test.
 const patience = 2 * time.Minute
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T) *site { return newGatedSite(t, nil) }
+
+func newGatedSite(t *testing.T, g *gate) *site {
 	t.Helper()
 	t.Parallel() // most of a test is waiting
-	s := &site{T: t, dir: t.TempDir(), stop: func() {}}
+	s := &site{T: t, dir: t.TempDir(), gate: g, stop: func() {}}
 	s.start()
 	t.Cleanup(func() { s.stop() })
 	s.tenant = fleet.TenantID(must(t)(s.control.CreateTenant(s.ctx(), root, "acme", nil)))
@@ -80,10 +83,17 @@ func (s *site) start() {
 	}
 	s.db = db
 	s.tasks = task.New(db, task.Options{Log: quiet, Pause: 10 * time.Millisecond, Patience: 10 * time.Second})
-	s.control = controller.New(db, s.tasks, controller.Options{Spool: keep, Policy: place.Policy{CPU: 100, Memory: 1}, Connect: func(h fleet.Host) (controller.Hypervisor, error) {
-		return esx.New(esx.Config{Address: h.Address, Username: h.Username, Password: h.Password, Fingerprint: h.Fingerprint,
+	s.control = controller.New(db, s.tasks, controller.Options{Spool: keep, Policy: place.Policy{CPU: 100, Memory: 1}, Sweep: 50 * time.Millisecond, Connect: func(h fleet.Host) (controller.Hypervisor, error) {
+		y, err := esx.New(esx.Config{Address: h.Address, Username: h.Username, Password: h.Password, Fingerprint: h.Fingerprint,
 			Timeout: 20 * time.Second, Patience: 4 * time.Second})
+		if err != nil || s.gate == nil {
+			return y, err
+		}
+		return guarded{y, s.gate}, nil
 	}})
+	if s.gate != nil {
+		s.tasks.Know(s.gate.gated(s.control.Plans())...)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -96,6 +106,7 @@ func (s *site) start() {
 			s.Errorf("controller: %v", err)
 		}
 	})
+	s.interrupt = cancel
 	s.stop = sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()

@@ -21,6 +21,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.sweepSpool(ctx)
 	ended := make(chan error, 2)
 	wg.Go(func() { ended <- c.mirror.follow(ctx, c.store) })
+	wg.Go(func() { c.sweepHosts(ctx) })
 	w := &watchers{c: c, ctx: ctx, all: map[fleet.HostID]watcher{}}
 	wg.Go(func() {
 		defer w.wg.Wait()
@@ -219,92 +220,4 @@ func (c *Controller) noteVM(ctx context.Context, host fleet.HostID, v Hypervisor
 		now.State, now.Fault, now.Lost = state, fault, state == fleet.VMError
 		return store.Put(tx, vms, string(id), now)
 	})
-}
-
-// A leftover is what a host has that is to be deleted, but could not be yet. It is
-// noted before the record of what it belongs to goes, so that nothing stays on a
-// host that comes back.
-type leftover struct {
-	Kind      fleet.Kind `json:"kind"` // vm, persistent-disk, image
-	ID        string     `json:"id"`
-	Datastore string     `json:"datastore,omitempty"` // by its name on the host
-}
-
-var leftovers = store.Kind[leftover]{Name: "leftover"} // by host ID/kind/ID/datastore
-
-func leftoverKey(h fleet.HostID, l leftover) string {
-	return string(h) + "/" + string(l.Kind) + "/" + l.ID + "/" + l.Datastore
-}
-
-// discard notes what is to be deleted, and deletes it, if its host is known to
-// answer. What cannot be reached now is deleted when its host is back.
-func (c *Controller) discard(ctx context.Context, id fleet.HostID, l leftover) error {
-	h, err := find(ctx, c, hosts, fleet.KindHost, string(id))
-	if fleet.CodeOf(err) == fleet.HostNotFound {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := c.store.Update(ctx, func(tx *store.Tx) error { return store.Put(tx, leftovers, leftoverKey(id, l), l) }); err != nil {
-		return err
-	}
-	if !h.Health.Reachable {
-		c.log.Warn("something is deleted when its host is back", "host", id, "kind", l.Kind, "id", l.ID, "why", h.Health.Why)
-		return nil
-	}
-	v, err := c.hypervisor(ctx, id)
-	if err != nil {
-		return err
-	}
-	return c.removeLeftover(ctx, id, v, l)
-}
-
-func (c *Controller) removeLeftover(ctx context.Context, id fleet.HostID, v Hypervisor, l leftover) error {
-	var err error
-	switch l.Kind {
-	case fleet.KindVM:
-		err = v.DeleteVM(ctx, fleet.VMID(l.ID))
-	case fleet.KindPersistentDisk:
-		err = v.DeleteDisk(ctx, l.Datastore, fleet.DiskID(l.ID))
-	case fleet.KindImage:
-		err = v.DeleteImage(ctx, l.Datastore, fleet.ImageID(l.ID))
-	}
-	if err != nil && !fleet.IsFault(err, fleet.Missing) {
-		return err
-	}
-	return c.store.Update(ctx, func(tx *store.Tx) error { store.Delete(tx, leftovers, leftoverKey(id, l)); return nil })
-}
-
-// removeLeftovers deletes what is left on a host. What cannot be is tried again at
-// the next occasion.
-func (c *Controller) removeLeftovers(ctx context.Context, id fleet.HostID, v Hypervisor) error {
-	all, err := store.List(ctx, c.store, leftovers, string(id)+"/")
-	if all == nil {
-		return err
-	}
-	for _, key := range sorted(all) {
-		err := c.removeLeftover(ctx, id, v, all[key])
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			c.log.Warn("something is left on a host", "host", id, "kind", all[key].Kind, "id", all[key].ID, "err", err)
-		}
-	}
-	return nil
-}
-
-// dropLeftovers forgets what is left on a host that is forgotten itself.
-func (c *Controller) dropLeftovers(ctx context.Context, id fleet.HostID) error {
-	all, err := store.List(ctx, c.store, leftovers, string(id)+"/")
-	if all == nil {
-		return err
-	}
-	for _, key := range sorted(all) {
-		if err := c.store.Update(ctx, func(tx *store.Tx) error { store.Delete(tx, leftovers, key); return nil }); err != nil {
-			return err
-		}
-	}
-	return nil
 }

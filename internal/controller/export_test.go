@@ -1,0 +1,7 @@
+package controller
+
+import "bootd/internal/task"
+
+// Plans are how the verbs that take long are carried out, for tests that put
+// something between steps.
+func (c *Controller) Plans() []task.Plan { return c.plans() }
