@@ -58,7 +58,7 @@ func (r *Runner) execute(ctx, doing context.Context, id fleet.TaskID) error {
 // advance does the one thing that is next, and notes that it is done.
 func (r *Runner) advance(ctx, doing context.Context, rec record) error {
 	id, next := rec.Task.ID, following(rec.Task.Steps)
-	plan, known := r.plans[rec.Task.Operation]
+	plan, known := r.plan(rec.Task.Operation, rec.Variant)
 	known = known && fits(plan, rec.Task)
 	switch {
 	case rec.Undoing && (rec.Undo == 0 || !known):

@@ -25,7 +25,7 @@ type Options struct {
 // A Runner carries tasks out.
 type Runner struct {
 	store   *store.Store
-	plans   map[fleet.Operation]Plan
+	plans   map[planKey]Plan
 	options Options
 	now     func() time.Time
 	log     *slog.Logger
@@ -43,7 +43,7 @@ type running struct {
 	cancel context.CancelCauseFunc
 }
 
-// New makes a Runner that knows plans, each of another operation.
+// New makes a Runner that knows plans, each of another operation or variant.
 func New(s *store.Store, o Options, plans ...Plan) *Runner {
 	o.Parallel = cmp.Or(o.Parallel, 16)
 	o.Pause = cmp.Or(o.Pause, time.Second)
@@ -53,7 +53,7 @@ func New(s *store.Store, o Options, plans ...Plan) *Runner {
 		o.Now = time.Now
 	}
 	r := &Runner{
-		store: s, plans: map[fleet.Operation]Plan{}, options: o, now: o.Now, log: o.Log, write: s.Update,
+		store: s, plans: map[planKey]Plan{}, options: o, now: o.Now, log: o.Log, write: s.Update,
 		queue: map[fleet.TaskID]ticket{}, running: map[fleet.TaskID]running{},
 		waiters: map[fleet.TaskID]map[chan struct{}]bool{}, wake: make(chan struct{}, 1),
 	}
@@ -61,11 +61,11 @@ func New(s *store.Store, o Options, plans ...Plan) *Runner {
 	return r
 }
 
-// Know adds plans, each of another operation. It is for who needs the Runner to
+// Know adds plans, each of another operation or variant. It is for who needs the Runner to
 // make them, and must not be called once tasks are added or Run is called.
 func (r *Runner) Know(plans ...Plan) {
 	for _, p := range plans {
-		r.plans[p.Operation] = p
+		r.plans[planKey{p.Operation, p.Variant}] = p
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"bootd/internal/fleet"
@@ -15,7 +16,19 @@ import (
 // A Plan is how an operation is carried out.
 type Plan struct {
 	Operation fleet.Operation
+	Variant   string // of an operation that is carried out in several ways; empty: the only one
 	Steps     []Step
+}
+
+// A planKey names a plan.
+type planKey struct {
+	operation fleet.Operation
+	variant   string
+}
+
+func (r *Runner) plan(o fleet.Operation, variant string) (Plan, bool) {
+	p, ok := r.plans[planKey{o, variant}]
+	return p, ok
 }
 
 // A Step is a part of a plan. Do and Undo may be called again after they have
@@ -36,6 +49,7 @@ type Step struct {
 // An Order is what is to be done.
 type Order struct {
 	Operation fleet.Operation
+	Variant   string // of its plan
 	Entity    fleet.Ref
 	Tenant    fleet.TenantID  // who may see the task; empty: everyone
 	Project   fleet.ProjectID // whose people may see it
@@ -87,6 +101,7 @@ func (c *Call) Result(ctx context.Context, v any) error {
 // A record is a task as it is stored.
 type record struct {
 	Task      fleet.Task      `json:"task"`
+	Variant   string          `json:"variant,omitempty"`
 	Argument  json.RawMessage `json:"argument,omitempty"`
 	Cancelled bool            `json:"cancelled,omitzero"`
 	Undoing   bool            `json:"undoing,omitzero"`
@@ -109,9 +124,10 @@ var (
 // Add writes a task into a transaction. It is carried out once that is committed.
 // An operation without a plan is an error.
 func (r *Runner) Add(tx *store.Tx, o Order) (fleet.Task, error) {
-	plan, ok := r.plans[o.Operation]
+	plan, ok := r.plan(o.Operation, o.Variant)
 	if !ok {
-		return fleet.Task{}, fmt.Errorf("cannot order %s of %s: there is no plan for it", o.Operation, o.Entity)
+		what := strings.TrimSpace(string(o.Operation) + " " + o.Variant)
+		return fleet.Task{}, fmt.Errorf("cannot order %s of %s: there is no plan for it", what, o.Entity)
 	}
 	argument, err := json.Marshal(o.Argument)
 	if err != nil {
@@ -127,7 +143,7 @@ func (r *Runner) Add(tx *store.Tx, o Order) (fleet.Task, error) {
 	for i, s := range plan.Steps {
 		t.Steps = append(t.Steps, fleet.Step{Sequence: i, Operation: s.Operation, State: fleet.TaskQueued, Queued: now})
 	}
-	if err := r.add(tx, record{Task: t, Argument: argument}); err != nil {
+	if err := r.add(tx, record{Task: t, Variant: o.Variant, Argument: argument}); err != nil {
 		return fleet.Task{}, err
 	}
 	return t, store.Put(tx, unfinished, string(t.ID), ticket{Entity: o.Entity, Queued: now})

@@ -114,6 +114,37 @@ func states(t fleet.Task) []fleet.TaskState {
 	return out
 }
 
+// TestVariants: an operation may have several plans, and a task keeps its own over a
+// restart.
+func TestVariants(t *testing.T) {
+	s, ctx := open(t), limited(t)
+	var did []string
+	plan := func(variant string, op fleet.Operation) task.Plan {
+		return task.Plan{Operation: build, Variant: variant, Steps: []task.Step{{Operation: op, Do: func(context.Context, *task.Call) error {
+			did = append(did, variant)
+			return nil
+		}}}}
+	}
+	plans := []task.Plan{plan("house", first), plan("ship", then)}
+	id := add(t, s, task.New(s, options(), plans...), task.Order{Operation: build, Variant: "ship", Entity: vm("a")})
+	r := task.New(s, options(), plans...)
+	run(t, r)
+	got, err := r.Wait(ctx, id)
+	if err != nil || got.State != fleet.TaskCompleted || got.Steps[0].Operation != then {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if d := cmp.Diff([]string{"ship"}, did); d != "" {
+		t.Error(d)
+	}
+	err = s.Update(ctx, func(tx *store.Tx) error {
+		_, err := r.Add(tx, task.Order{Operation: build, Variant: "tree", Entity: vm("a")})
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "cannot order BUILD tree of vm/a: there is no plan for it") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestStepsInOrder(t *testing.T) {
 	s, ctx := open(t), limited(t)
 	var did []string
