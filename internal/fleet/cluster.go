@@ -73,7 +73,8 @@ var clusterEdges = edges[ClusterState]{
 }
 
 var clusterRules = []rule[ClusterState]{
-	{ResizeCluster, []ClusterState{ClusterReady}, ClusterResizing},
+	// Photon's would not be resized out of an error, which may be that it is too large.
+	{ResizeCluster, []ClusterState{ClusterReady, ClusterRecoverableError}, ClusterResizing},
 	{MaintainCluster, []ClusterState{ClusterReady, ClusterRecoverableError, ClusterResizing}, ""},
 	{DeleteCluster, []ClusterState{ClusterCreating, ClusterResizing, ClusterReady, ClusterRecoverableError, ClusterFatalError, ClusterPendingDelete}, ClusterPendingDelete},
 }
@@ -163,6 +164,25 @@ func (c Cluster) Roles() []Role {
 	return nil
 }
 
+// Addrs are the addresses that the cluster's nodes give themselves.
+func (c Cluster) Addrs() []netip.Addr {
+	var out []netip.Addr
+	for _, r := range c.Roles() {
+		out = append(out, r.Addrs...)
+	}
+	return out
+}
+
+// Role is the role of a type of nodes.
+func (c Cluster) Role(t NodeType) (Role, bool) {
+	roles := c.Roles()
+	i := slices.IndexFunc(roles, func(r Role) bool { return r.Node == t })
+	if i < 0 {
+		return Role{}, false
+	}
+	return roles[i], true
+}
+
 // A ClusterSpec is a cluster that a client asks for.
 type ClusterSpec struct {
 	Name       string
@@ -195,10 +215,10 @@ func (s ClusterSpec) Cluster(id ClusterID, p ProjectID) (Cluster, error) {
 		c.Batch = DefaultBatch
 	}
 	if s.VMFlavor == "" {
-		c.MasterFlavor, c.OtherFlavor = "cluster-master-vm", "cluster-other-vm"
+		c.MasterFlavor, c.OtherFlavor = ClusterMasterVM, ClusterOtherVM
 	}
 	if s.DiskFlavor == "" {
-		c.DiskFlavor = "cluster-vm-disk"
+		c.DiskFlavor = ClusterVMDisk
 	}
 	a := addresses{properties: s.Properties}
 	a.read(&c)

@@ -157,3 +157,41 @@ func (f Flavor) Charged(capacity int64) Amounts {
 	}
 	return out
 }
+
+// Names of the flavors that clusters have when nothing is said.
+const (
+	ClusterMasterVM = "cluster-master-vm"
+	ClusterOtherVM  = "cluster-other-vm"
+	ClusterVMDisk   = "cluster-vm-disk"
+)
+
+// ClusterFlavors are the flavors that clusters have when nothing is said, as Photon
+// Controller made them when it was installed. They have no IDs yet.
+func ClusterFlavors() ([]Flavor, error) {
+	var out []Flavor
+	for _, f := range []struct {
+		name         string
+		kind         Kind
+		cpus, memory int64
+	}{{ClusterMasterVM, KindVM, 4, 8}, {ClusterOtherVM, KindVM, 1, 4}, {ClusterVMDisk, KindEphemeralDisk, 0, 0}} {
+		cost := Amounts{}
+		counts := map[string]int64{string(f.kind): 1, string(f.kind) + ".cost": 1, string(f.kind) + ".flavor." + f.name: 1}
+		if f.cpus > 0 {
+			counts[CostCPU] = f.cpus
+			a, err := NewAmount(f.memory, Gigabytes)
+			if err != nil {
+				return nil, err
+			}
+			cost[CostMemory] = a
+		}
+		for key, n := range counts {
+			a, err := NewAmount(n, Count)
+			if err != nil {
+				return nil, err
+			}
+			cost[key] = a
+		}
+		out = append(out, Flavor{Name: f.name, Kind: f.kind, Cost: cost, State: FlavorReady})
+	}
+	return out, nil
+}
