@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	cryptorand "crypto/rand"
 	"errors"
@@ -25,6 +26,10 @@ type Options struct {
 	Random  func(n int) int                      // chance of placement, from 0 to n-1; math/rand
 	Copies  int                                  // of one image that are made at once; 8
 	Sweep   time.Duration                        // how often what could not be deleted on a host is tried again; 1 min
+	Nodes   Nodes                                // none: there can be no clusters
+	Look    time.Duration                        // between two looks at nodes that come up; 2 s
+	Rounds  time.Duration                        // between two looks whether clusters lack something; 1 min
+	Grace   time.Duration                        // how long a node may take to come up, and may be down; 10 min
 	Log     *slog.Logger                         // none
 }
 
@@ -60,6 +65,7 @@ func New(s *store.Store, tasks *task.Runner, o Options) *Controller {
 	if o.Sweep <= 0 {
 		o.Sweep = time.Minute
 	}
+	o.Look, o.Rounds, o.Grace = cmp.Or(o.Look, 2*time.Second), cmp.Or(o.Rounds, time.Minute), cmp.Or(o.Grace, 10*time.Minute)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -74,7 +80,7 @@ func New(s *store.Store, tasks *task.Runner, o Options) *Controller {
 
 // plans are how the verbs that take long are carried out.
 func (c *Controller) plans() []task.Plan {
-	return slices.Concat(c.hostPlans(), c.imagePlans(), c.diskPlans(), c.vmPlans(), c.drivePlans())
+	return slices.Concat(c.hostPlans(), c.imagePlans(), c.diskPlans(), c.vmPlans(), c.drivePlans(), c.clusterPlans())
 }
 
 // A Role is what somebody may do (the reference is Photon's authorization
@@ -143,6 +149,7 @@ type change struct {
 	name      string
 	warnings  []fleet.Error // to be seen in the task
 	queued    bool          // the rest is done by the plan of the operation
+	variant   string        // of that plan
 	argument  any           // for the plan
 }
 
@@ -164,7 +171,7 @@ func (c *Controller) change(ctx context.Context, by Principal, f func(*store.Tx)
 		if err := store.Put(tx, audit, fmt.Sprintf("%020d-%x", now.UnixNano(), random[:4]), line); err != nil {
 			return err
 		}
-		o := task.Order{Operation: made.operation, Entity: made.entity, Tenant: made.tenant, Project: made.project, Argument: made.argument, Warnings: made.warnings}
+		o := task.Order{Operation: made.operation, Variant: made.variant, Entity: made.entity, Tenant: made.tenant, Project: made.project, Argument: made.argument, Warnings: made.warnings}
 		if made.queued {
 			done, err = c.tasks.Add(tx, o)
 		} else {

@@ -40,7 +40,7 @@ func (c *Controller) Deployment(ctx context.Context) (d fleet.Deployment, err er
 // [fleet.PauseSystem], [fleet.PauseBackgroundTasks], [fleet.ResumeSystem]. It
 // lasts until the next such verb, over restarts too.
 func (c *Controller) SwitchSystem(ctx context.Context, by Principal, id fleet.DeploymentID, op fleet.Operation) (fleet.Task, error) {
-	return c.changeDeployment(ctx, by, id, op, func(d fleet.Deployment) (fleet.Deployment, error) {
+	return c.changeDeployment(ctx, by, id, op, func(_ *store.Tx, d fleet.Deployment) (fleet.Deployment, error) {
 		to, err := d.After(op)
 		if err == nil {
 			d.State = to
@@ -52,29 +52,62 @@ func (c *Controller) SwitchSystem(ctx context.Context, by Principal, id fleet.De
 // SetImageDatastores says by their names which datastores hold images. They can
 // only become more.
 func (c *Controller) SetImageDatastores(ctx context.Context, by Principal, id fleet.DeploymentID, names []string) (fleet.Task, error) {
-	return c.changeDeployment(ctx, by, id, setDatastores, func(d fleet.Deployment) (fleet.Deployment, error) {
+	return c.changeDeployment(ctx, by, id, setDatastores, func(_ *store.Tx, d fleet.Deployment) (fleet.Deployment, error) {
 		return d.WithImageDatastores(names)
 	})
 }
 
 // EnableClusters allows clusters of a type, whose nodes boot an image; none: from
-// the network.
+// the network. It makes the flavors that clusters have when nothing is said about
+// that, if they are not there.
 func (c *Controller) EnableClusters(ctx context.Context, by Principal, id fleet.DeploymentID, t fleet.ClusterType, image fleet.ImageID) (fleet.Task, error) {
-	return c.changeDeployment(ctx, by, id, enableClusters, func(d fleet.Deployment) (fleet.Deployment, error) {
+	return c.changeDeployment(ctx, by, id, enableClusters, func(tx *store.Tx, d fleet.Deployment) (fleet.Deployment, error) {
+		if image != "" {
+			i, err := get(tx, images, fleet.KindImage, string(image))
+			if err == nil {
+				err = i.Usable()
+			}
+			if err != nil {
+				return d, err
+			}
+		}
+		if err := makeClusterFlavors(tx); err != nil {
+			return d, err
+		}
 		return d.Enable(t, image)
 	})
 }
 
+func makeClusterFlavors(tx *store.Tx) error {
+	all, err := fleet.ClusterFlavors()
+	if err != nil {
+		return err
+	}
+	for _, f := range all {
+		f.ID = newID[fleet.FlavorID]()
+		switch err := take(tx, fleet.KindFlavor, string(f.Kind), f.Name, string(f.ID)); {
+		case fleet.CodeOf(err) == fleet.NameTaken:
+			continue
+		case err != nil:
+			return err
+		}
+		if err := store.Put(tx, flavors, string(f.ID), f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // DisableClusters allows clusters of a type no longer.
 func (c *Controller) DisableClusters(ctx context.Context, by Principal, id fleet.DeploymentID, t fleet.ClusterType) (fleet.Task, error) {
-	return c.changeDeployment(ctx, by, id, disableClusters, func(d fleet.Deployment) (fleet.Deployment, error) {
+	return c.changeDeployment(ctx, by, id, disableClusters, func(_ *store.Tx, d fleet.Deployment) (fleet.Deployment, error) {
 		return d.Disable(t)
 	})
 }
 
 // changeDeployment changes the one deployment, which only an admin may.
 func (c *Controller) changeDeployment(ctx context.Context, by Principal, id fleet.DeploymentID, op fleet.Operation,
-	f func(fleet.Deployment) (fleet.Deployment, error)) (fleet.Task, error) {
+	f func(*store.Tx, fleet.Deployment) (fleet.Deployment, error)) (fleet.Task, error) {
 	if err := by.administers(""); err != nil {
 		return fleet.Task{}, err
 	}
@@ -87,7 +120,7 @@ func (c *Controller) changeDeployment(ctx context.Context, by Principal, id flee
 		if err != nil {
 			return change{}, err
 		}
-		if d, err = f(d); err != nil {
+		if d, err = f(tx, d); err != nil {
 			return change{}, err
 		}
 		return change{operation: op, entity: entity}, store.Put(tx, deployments, string(id), d)

@@ -1,6 +1,6 @@
 // Package controller holds the verbs of the controller core: what people do with
 // tenants, resource tickets, projects, flavors, hosts, availability zones, images,
-// subnets, disks and VMs, in Photon Controller's words (package fleet).
+// subnets, disks, VMs and clusters, in Photon Controller's words (package fleet).
 //
 // # Changes
 //
@@ -23,6 +23,13 @@
 // [Controller.Run] watches all hosts: what they say of themselves, and what their
 // VMs really do. What is to be deleted on a host that does not answer is noted, and
 // deleted when the host is back, so that whoever deletes it need not wait.
+//
+// # Clusters
+//
+// A cluster is VMs, each with a record that says what it is in the cluster. What is to
+// be done to them is decided by [fleet.Settle], again and again, from what is there:
+// so nobody has to remember how far a task had come. What the VMs boot with, and how
+// they do once they are up, is known to [Nodes].
 //
 // # Records
 //

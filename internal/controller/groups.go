@@ -55,7 +55,7 @@ func (c *Controller) SetDeploymentGroups(ctx context.Context, by Principal, id f
 	if err := fleet.CheckGroups(groups); err != nil {
 		return fleet.Task{}, err
 	}
-	return c.changeDeployment(ctx, by, id, setDeploymentGroups, func(d fleet.Deployment) (fleet.Deployment, error) {
+	return c.changeDeployment(ctx, by, id, setDeploymentGroups, func(_ *store.Tx, d fleet.Deployment) (fleet.Deployment, error) {
 		d.SecurityGroups, _ = fleet.Groups(nil, groups)
 		return d, nil
 	})

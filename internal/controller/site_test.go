@@ -39,6 +39,8 @@ type site struct {
 	project fleet.ProjectID
 	tenant  fleet.TenantID
 	ticket  fleet.TicketID
+
+	tune func(*controller.Options) // before the controller begins; nil: nothing
 }
 
 // patience bounds every wait of a test.
@@ -83,14 +85,18 @@ func (s *site) start() {
 	}
 	s.db = db
 	s.tasks = task.New(db, task.Options{Log: quiet, Pause: 10 * time.Millisecond, Patience: 10 * time.Second})
-	s.control = controller.New(db, s.tasks, controller.Options{Spool: keep, Policy: place.Policy{CPU: 100, Memory: 1}, Sweep: 50 * time.Millisecond, Connect: func(h fleet.Host) (controller.Hypervisor, error) {
+	o := controller.Options{Spool: keep, Policy: place.Policy{CPU: 100, Memory: 1}, Sweep: 50 * time.Millisecond, Connect: func(h fleet.Host) (controller.Hypervisor, error) {
 		y, err := esx.New(esx.Config{Address: h.Address, Username: h.Username, Password: h.Password, Fingerprint: h.Fingerprint,
 			Timeout: 20 * time.Second, Patience: 4 * time.Second})
 		if err != nil || s.gate == nil {
 			return y, err
 		}
 		return guarded{y, s.gate}, nil
-	}})
+	}}
+	if s.tune != nil {
+		s.tune(&o)
+	}
+	s.control = controller.New(db, s.tasks, o)
 	if s.gate != nil {
 		s.tasks.Know(s.gate.gated(s.control.Plans())...)
 	}

@@ -94,9 +94,18 @@ func (c *Controller) listed(ctx context.Context, index store.Kind[fleet.VMID], b
 	if all == nil {
 		return nil, err
 	}
-	out := []fleet.VM{}
+	var ids []fleet.VMID
 	for _, key := range sorted(all) {
-		v, err := find(ctx, c, vms, fleet.KindVM, string(all[key]))
+		ids = append(ids, all[key])
+	}
+	return c.vmsNamed(ctx, ids, name)
+}
+
+// vmsNamed reads VMs, by name; with a name, those.
+func (c *Controller) vmsNamed(ctx context.Context, ids []fleet.VMID, name string) ([]fleet.VM, error) {
+	out := []fleet.VM{}
+	for _, id := range ids {
+		v, err := find(ctx, c, vms, fleet.KindVM, string(id))
 		switch {
 		case fleet.CodeOf(err) == fleet.VMNotFound: // it has just gone
 		case err != nil:

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -35,7 +36,11 @@ const maxChoices = 50
 // doReserveVM chooses a host and a datastore, and commits what is promised there
 // with the choice.
 func (c *Controller) doReserveVM(ctx context.Context, call *task.Call) error {
-	v, err := find(ctx, c, vms, fleet.KindVM, call.Entity.ID)
+	return c.placeVM(ctx, fleet.VMID(call.Entity.ID))
+}
+
+func (c *Controller) placeVM(ctx context.Context, id fleet.VMID) error {
+	v, err := find(ctx, c, vms, fleet.KindVM, string(id))
 	if err != nil || v.Reserved {
 		return err
 	}
@@ -244,7 +249,12 @@ func (c *Controller) reason(ctx context.Context, call *task.Call) string {
 
 // doCreateVM makes the VM where it was reserved for, with its image.
 func (c *Controller) doCreateVM(ctx context.Context, call *task.Call) error {
-	v, err := find(ctx, c, vms, fleet.KindVM, call.Entity.ID)
+	return c.makeVM(ctx, fleet.VMID(call.Entity.ID), nil)
+}
+
+// makeVM makes a VM that has a place; more is for its guest, beside its environment.
+func (c *Controller) makeVM(ctx context.Context, id fleet.VMID, more map[string]string) error {
+	v, err := find(ctx, c, vms, fleet.KindVM, string(id))
 	if err != nil || v.State == fleet.VMStopped {
 		return err
 	}
@@ -259,6 +269,7 @@ func (c *Controller) doCreateVM(ctx context.Context, call *task.Call) error {
 	for try := 0; ; try++ {
 		b, err := c.build(ctx, v, d.Mounts[v.Host])
 		if err == nil {
+			maps.Copy(b.GuestInfo, guestInfo(more))
 			err = y.CreateVM(ctx, b)
 		}
 		if v.Image != "" && fleet.IsFault(err, fleet.Missing) && try == 0 {
@@ -356,6 +367,11 @@ func (c *Controller) doDeleteVM(ctx context.Context, call *task.Call) error {
 	if _, err := v.After(fleet.DeleteVM); err != nil {
 		return err
 	}
+	return c.removeVM(ctx, v)
+}
+
+// removeVM deletes a VM in any state.
+func (c *Controller) removeVM(ctx context.Context, v vm) error {
 	if err := v.Deletable(); err != nil { // a disk was attached since
 		return err
 	}
@@ -407,6 +423,9 @@ func (c *Controller) forgetVM(tx *store.Tx, id fleet.VMID) error {
 	if _, err := use(tx, ref(fleet.KindProject, v.Project), -1); err != nil {
 		return err
 	}
+	if v.Cluster != "" {
+		store.Delete(tx, nodes, nodeKey(v.Cluster, id))
+	}
 	store.Delete(tx, projectVMs, string(v.Project)+"/"+string(id))
 	store.Delete(tx, vms, string(id))
 	return nil
@@ -442,24 +461,29 @@ func (c *Controller) doPower(op fleet.Operation) func(context.Context, *task.Cal
 		if err != nil {
 			return err
 		}
-		to, err := v.After(op)
-		if err != nil {
-			return err
-		}
-		y, err := c.hypervisor(ctx, v.Host)
-		if err != nil {
-			return err
-		}
-		if err := y.Power(ctx, v.ID, op); err != nil {
-			if fleet.IsFault(err, fleet.Conflict) {
-				return fleet.Errorf(fleet.InvalidVMState, "%v", err)
-			}
-			return err
-		}
-		return c.setVM(ctx, v.ID, func(v *vm) {
-			if v.lives() { // its host's watch may have been faster
-				v.State, v.Fault, v.Lost = to, "", false
-			}
-		})
+		return c.switchVM(ctx, v, op)
 	}
+}
+
+// switchVM carries out a power operation, if the VM's state allows it.
+func (c *Controller) switchVM(ctx context.Context, v vm, op fleet.Operation) error {
+	to, err := v.After(op)
+	if err != nil {
+		return err
+	}
+	y, err := c.hypervisor(ctx, v.Host)
+	if err != nil {
+		return err
+	}
+	if err := y.Power(ctx, v.ID, op); err != nil {
+		if fleet.IsFault(err, fleet.Conflict) {
+			return fleet.Errorf(fleet.InvalidVMState, "%v", err)
+		}
+		return err
+	}
+	return c.setVM(ctx, v.ID, func(v *vm) {
+		if v.lives() { // its host's watch may have been faster
+			v.State, v.Fault, v.Lost = to, "", false
+		}
+	})
 }

@@ -22,6 +22,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	ended := make(chan error, 2)
 	wg.Go(func() { ended <- c.mirror.follow(ctx, c.store) })
 	wg.Go(func() { c.sweepHosts(ctx) })
+	if c.options.Nodes != nil {
+		wg.Go(func() { c.keepClusters(ctx) })
+	}
 	w := &watchers{c: c, ctx: ctx, all: map[fleet.HostID]watcher{}}
 	wg.Go(func() {
 		defer w.wg.Wait()
