@@ -24,14 +24,19 @@
 //
 // # How it is kept in bounds
 //
-// The protocol itself is pin/tftp's, but for transfers in windows of several
-// blocks (RFC 7440) and with a timeout of the client's choice (RFC 2349), which
-// the library does not have. Its socket is wrapped by a [front] that
-// sees read requests first, because the library would open a socket and start a
-// goroutine for each: requests that are malformed, larger than RFC 2347 allows,
-// or more than the server has sessions for end there. A request too many gets no
-// answer rather than an error: firmware asks again after a timeout, and gives up
-// on an error.
+// Each transfer has a goroutine and a socket of its own. A request without an answer
+// costs little: the file is read, and memory taken for it, once its client has
+// answered, and 256 are sent a file at the same time; others have been told the
+// options by then and wait, so a thousand machines that are switched on together are
+// served one after the other instead of asking in vain. Of 2,048 sessions that are
+// all taken, the oldest whose client has never answered gives way: requests with
+// made-up senders keep nobody out. One client can have eight. A request too many gets
+// no answer rather than an error: firmware asks again after a timeout, and gives up on
+// an error.
+//
+// Packets are written here and not by pin/tftp, whose server has no windows
+// (RFC 7440), no timeout of the client's choice (RFC 2349), and no way to end or
+// postpone a transfer; the conversion of text is that library's.
 //
 // The package starts no goroutine that outlives [Server.Run]. It keeps no record
 // of machines: a completed transfer becomes an event, which the recorder assigns

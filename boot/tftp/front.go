@@ -1,185 +1,169 @@
 package tftp
 
 import (
+	"container/list"
+	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
-	"strconv"
 	"sync"
-	"syscall"
 	"time"
 )
 
 // A session is a transfer from the request until its end.
 type session struct {
-	id     string
-	name   string // as the client spelled it
-	client netip.AddrPort
-	server netip.Addr // this machine, as the client sees it
-	begun  time.Time
+	request request
+	client  netip.AddrPort
+	server  netip.Addr // this machine, as the client sees it
+	begun   time.Time
+	cancel  context.CancelFunc // ends it
+	// silent is its place in front.silent, until its client has answered.
+	silent *list.Element
+	placed bool // it has one of front.places
 }
 
-// A front is the server's socket as the TFTP library sees it. Only read
-// requests that are to be served come through, each with its file name replaced
-// by the ID of a session. Those that want what the library does not do are taken
-// out.
+// A front is the server's socket. It decides which requests become sessions.
 type front struct {
-	net.PacketConn // not a *net.UDPConn to the library, which would read past us
 	conn           *net.UDPConn
-	bound          netip.Addr // unspecified: all of this machine's
-	most, mostEach int        // sessions, in all and for each client
+	most, mostEach int           // sessions, in all and for each client
+	places         chan struct{} // of those, that are being sent a file
 	log            *slog.Logger
-	take           func(q request, s session, mtu int) // serves what the library cannot
 
 	mu       sync.Mutex
-	next     uint64
-	last     string // ID of the session handed to the library and not begun there, as far as is known
-	sessions map[string]session
-	clients  map[netip.Addr]int // sessions of each
-	full     bool               // said so already
-	strange  bool               // said so already: answers leave from another address
+	sessions map[netip.AddrPort]*session // by the client's address and port, as RFC 1350 tells them apart
+	silent   list.List                   // of sessions, the oldest first
+	clients  map[netip.Addr]int          // sessions of each
+	full     time.Time                   // when it was last said that there is no room
 }
 
-// ReadFrom waits for the next read request that is to be served. The library
-// calls it when it has begun the one before, or has told the hook that it could
-// not.
-func (f *front) ReadFrom(b []byte) (int, net.Addr, error) {
-	var buf [2 * maxRequest]byte
-	f.mu.Lock()
-	f.last = ""
-	f.mu.Unlock()
-	for {
-		n, from, err := f.conn.ReadFromUDPAddrPort(buf[:])
-		if err != nil {
-			// Closed, as a rule; the library asks again until it notices that
-			// it has been shut down. Whatever it is, do not spin on it.
-			time.Sleep(time.Millisecond)
-			return 0, nil, err
-		}
-		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		p, ok := f.admit(buf[:n], from)
-		if ok {
-			return copy(b, p), net.UDPAddrFromAddrPort(from), nil
-		}
+func newFront(conn *net.UDPConn, sessions int, log *slog.Logger) *front {
+	return &front{
+		conn: conn, most: sessions, mostEach: clientSessions, places: make(chan struct{}, min(sessions, transfers)), log: log,
+		sessions: make(map[netip.AddrPort]*session), clients: make(map[netip.Addr]int),
 	}
 }
 
-// admit decides what becomes of a packet. It returns the request for the
-// library.
-func (f *front) admit(p []byte, from netip.AddrPort) ([]byte, bool) {
+// run begins a session for each request that is to be served, with a goroutine of
+// its own, until the socket is closed. It returns when all have ended.
+func (f *front) run(ctx context.Context, serve func(context.Context, *session)) error {
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
+	var buf [2 * maxRequest]byte
+	for {
+		n, from, err := f.conn.ReadFromUDPAddrPort(buf[:])
+		if errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		if err != nil {
+			time.Sleep(time.Millisecond) // it is the host that is short of something
+			continue
+		}
+		s := f.admit(buf[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), time.Now())
+		if s == nil {
+			continue
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		s.cancel = cancel
+		sessions.Go(func() {
+			defer f.end(s)
+			serve(ctx, s)
+		})
+	}
+}
+
+// admit decides what becomes of a packet. It returns the session that is to begin,
+// or nil.
+func (f *front) admit(p []byte, from netip.AddrPort, now time.Time) *session {
 	q, err := parseRequest(p)
 	if errors.Is(err, errWrite) {
-		// An answer is due: a client that writes would try for a minute.
-		f.conn.WriteToUDPAddrPort(errorPacket(2, "this server is read-only"), from)
+		// An answer is due: a client that writes would try for a minute. If it is
+		// lost the client asks again.
+		_, _ = f.conn.WriteToUDPAddrPort(errorPacket(2, "this server is read-only"), from)
 	}
 	if err != nil {
 		f.log.Debug("TFTP packet ignored", "addr", from.String(), "err", err)
-		return nil, false
-	}
-	s := session{name: q.name, client: from, begun: time.Now()}
-	server, mtu, err := route(from)
-	if err != nil {
-		f.log.Debug("TFTP request ignored", "addr", from.String(), "err", err)
-		return nil, false
-	}
-	s.server = server
-	if !f.bound.IsUnspecified() {
-		s.server = f.bound // where it asked, whatever leads back to it
+		return nil
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.bound.IsUnspecified() && server != f.bound && !f.strange {
-		f.strange = true
-		f.log.Warn("TFTP answers leave from another address than requests arrive at, so clients may ignore them; make the address the first of its interface",
-			"addr", f.bound.String(), "leaves", server.String())
+	if old := f.sessions[from]; old != nil {
+		if old.silent != nil && old.request == q {
+			return nil // what is sent for that session is sent again anyway
+		}
+		f.endLocked(old) // its client has begun anew
 	}
-	if !f.startLocked(&s) {
-		return nil, false
+	if f.clients[from.Addr()] >= f.mostEach {
+		f.log.Debug("TFTP request ignored: too many at once from this client", "addr", from.String())
+		return nil
 	}
-	if q.wants() {
-		f.take(q, s, mtu)
-		return nil, false
+	if len(f.sessions) >= f.most && !f.makeRoomLocked(now) {
+		if now.Sub(f.full) >= time.Minute {
+			f.full = now
+			f.log.Warn("TFTP sessions are all taken; clients have to ask again", "sessions", f.most, "addr", from.String())
+		}
+		return nil
 	}
-	f.last = s.id
-	return q.packet(s.id, mtu), true
+	s := &session{request: q, client: from, begun: now}
+	s.silent = f.silent.PushBack(s)
+	f.sessions[from] = s
+	f.clients[from.Addr()]++
+	return s
 }
 
-// startLocked opens a session if there is room for one.
-func (f *front) startLocked(s *session) bool {
-	if len(f.sessions) >= f.most {
-		if !f.full {
-			f.full = true
-			f.log.Warn("TFTP sessions are all taken; clients have to ask again", "sessions", f.most, "addr", s.client.String())
-		}
+// makeRoomLocked ends the oldest session whose client has not said anything in all
+// the time that it has had. Many of these are of nobody: their requests had made-up
+// senders.
+func (f *front) makeRoomLocked(now time.Time) bool {
+	e := f.silent.Front()
+	if e == nil || now.Sub(e.Value.(*session).begun) < hearing {
 		return false
 	}
-	if f.clients[s.client.Addr()] >= f.mostEach {
-		f.log.Debug("TFTP request ignored: too many at once from this client", "addr", s.client.String())
-		return false
-	}
-	f.next++
-	s.id = strconv.FormatUint(f.next, 10)
-	f.sessions[s.id] = *s
-	f.clients[s.client.Addr()]++
+	f.endLocked(e.Value.(*session))
 	return true
 }
 
-// session returns the session with this ID.
-func (f *front) session(id string) (session, bool) {
+// answered notes that a session's client is there, and waits until it may be sent
+// the file.
+func (f *front) answered(ctx context.Context, s *session) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	s, ok := f.sessions[id]
-	return s, ok
+	if s.silent != nil {
+		f.silent.Remove(s.silent)
+		s.silent = nil
+	}
+	f.mu.Unlock()
+	select {
+	case f.places <- struct{}{}:
+		s.placed = true
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
-// end closes the session with this ID.
-func (f *front) end(id string) {
+// end closes a session, once its transfer has ended.
+func (f *front) end(s *session) {
+	if s.placed {
+		<-f.places
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s, ok := f.sessions[id]
-	if !ok {
-		return
+	f.endLocked(s)
+}
+
+func (f *front) endLocked(s *session) {
+	if s.cancel != nil { // it has begun
+		s.cancel()
 	}
-	delete(f.sessions, id)
-	f.full = false
+	if s.silent != nil {
+		f.silent.Remove(s.silent)
+		s.silent = nil
+	}
+	if f.sessions[s.client] != s {
+		return // it has been closed already
+	}
+	delete(f.sessions, s.client)
 	if f.clients[s.client.Addr()]--; f.clients[s.client.Addr()] == 0 {
 		delete(f.clients, s.client.Addr())
 	}
-}
-
-// abandon closes the session that was handed to the library last, which could
-// not begin it. It reports false when there is none.
-func (f *front) abandon() bool {
-	f.mu.Lock()
-	id := f.last
-	f.last = ""
-	f.mu.Unlock()
-	if id == "" {
-		return false
-	}
-	f.end(id)
-	return true
-}
-
-// route tells from which of this machine's addresses a packet to client leaves,
-// and how large it can be (0: unknown). The kernel knows, once a socket is
-// connected; nothing is sent.
-func route(client netip.AddrPort) (netip.Addr, int, error) {
-	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(client))
-	if err != nil {
-		return netip.Addr{}, 0, err
-	}
-	defer conn.Close()
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return netip.Addr{}, 0, err
-	}
-	mtu := 0
-	err = raw.Control(func(fd uintptr) {
-		if n, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_MTU); err == nil {
-			mtu = n
-		}
-	})
-	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), mtu, err
 }

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +20,7 @@ func TestOthers(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "loaders/undionly.kpxe"), "undionly")
 	write(t, filepath.Join(dir, "overlay/grub/x"), "the operator's")
-	var sent atomic.Int64
+	sent := make(chan int64, 1)
 	b := startWith(t, filepath.Join(dir, "loaders"), filepath.Join(dir, "overlay"), func(_ context.Context, name string, client, server netip.Addr) (tftp.Content, error) {
 		if !strings.HasPrefix(name, "grub") {
 			return tftp.Content{}, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
@@ -31,7 +30,7 @@ func TestOthers(t *testing.T) {
 			if took <= 0 {
 				t.Errorf("it took %v", took)
 			}
-			sent.Add(n)
+			sent <- n
 		}}, nil
 	})
 	text := "grub?mac=x&a=b for 127.0.0.1 at 127.0.0.1"
@@ -48,8 +47,7 @@ func TestOthers(t *testing.T) {
 			t.Errorf("it is on record, too: %s", e.Text)
 		}
 	}
-	b.stop()
-	if n := sent.Load(); n != int64(len(text)) {
+	if n := <-sent; n != int64(len(text)) {
 		t.Errorf("%d bytes were told as sent, of %d", n, len(text))
 	}
 }

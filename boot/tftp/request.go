@@ -18,6 +18,12 @@ const (
 	opError = 5
 )
 
+// Modes (RFC 1350 section 1). In the second one ends of lines are converted.
+const (
+	octet    = "octet"
+	netASCII = "netascii"
+)
+
 // maxRequest is the size of the largest request (RFC 2347: "The maximum size of
 // a request packet is 512 octets").
 const maxRequest = 512
@@ -39,9 +45,9 @@ var (
 // A request is a read request, as far as it matters here.
 type request struct {
 	name  string // as the client spelled it
-	mode  string // octet or netascii
-	block int    // wished block size; 0: none
-	size  bool   // wants to know the file's size (option tsize, RFC 2349)
+	mode  string
+	block int  // wished block size; 0: none
+	size  bool // wants to know the file's size (option tsize, RFC 2349)
 
 	window  int           // blocks to an acknowledgement (RFC 7440); 0: does not say
 	timeout time.Duration // until something is sent again (RFC 2349); 0: does not say
@@ -68,9 +74,9 @@ func parseRequest(p []byte) (request, error) {
 		return q, fmt.Errorf("%w: no file name or mode", errNotRequest)
 	}
 	q.name = string(fields[0])
-	q.mode = "octet" // whatever a client calls it: files go out as they are
-	if strings.EqualFold(string(fields[1]), "netascii") {
-		q.mode = "netascii"
+	q.mode = octet // whatever a client calls it: files go out as they are
+	if strings.EqualFold(string(fields[1]), netASCII) {
+		q.mode = netASCII
 	}
 	for opts := fields[2:]; len(opts) >= 2; opts = opts[2:] {
 		q.option(strings.ToLower(string(opts[0])), string(opts[1]))
@@ -97,28 +103,6 @@ func (q *request) option(name, value string) {
 			q.timeout = time.Duration(n) * time.Second
 		}
 	}
-}
-
-// packet writes q as a request for the file called id, with blocks that fit into
-// packets of mtu bytes: firmware asks for what its own interface can carry, and
-// many ROMs cannot put fragments together again. An mtu of 0 is unknown.
-func (q request) packet(id string, mtu int) []byte {
-	p := binary.BigEndian.AppendUint16(nil, opRead)
-	add := func(s string) { p = append(append(p, s...), 0) }
-	add(id)
-	add(q.mode)
-	if n := q.block; n > 0 {
-		if mtu > 0 {
-			n = min(n, max(mtu-overhead, minBlock))
-		}
-		add("blksize")
-		add(strconv.Itoa(n))
-	}
-	if q.size {
-		add("tsize")
-		add("0")
-	}
-	return p
 }
 
 // errorPacket writes an error (RFC 1350 section 5).

@@ -54,26 +54,6 @@ func TestParseRequest(t *testing.T) {
 	}
 }
 
-func TestRequestForTheLibrary(t *testing.T) {
-	for name, tt := range map[string]struct {
-		q    request
-		mtu  int
-		want string
-	}{
-		"no options":             {request{name: "x", mode: "octet", block: 0, size: false}, 1500, "\x00\x017\x00octet\x00"},
-		"fits":                   {request{name: "x", mode: "octet", block: 1468, size: true}, 1500, "\x00\x017\x00octet\x00blksize\x001468\x00tsize\x000\x00"},
-		"through a tunnel":       {request{name: "x", mode: "octet", block: 1468, size: false}, 1450, "\x00\x017\x00octet\x00blksize\x001418\x00"},
-		"loopback":               {request{name: "x", mode: "octet", block: 65464, size: false}, 65536, "\x00\x017\x00octet\x00blksize\x0065464\x00"},
-		"unknown MTU":            {request{name: "x", mode: "octet", block: 1468, size: false}, 0, "\x00\x017\x00octet\x00blksize\x001468\x00"},
-		"an MTU that cannot be":  {request{name: "x", mode: "octet", block: 1468, size: false}, 68, "\x00\x017\x00octet\x00blksize\x00512\x00"},
-		"the name is not passed": {request{name: "../../x", mode: "netascii", block: 0, size: false}, 0, "\x00\x017\x00netascii\x00"},
-	} {
-		if got := string(tt.q.packet("7", tt.mtu)); got != tt.want {
-			t.Errorf("%s: got %q, want %q", name, got, tt.want)
-		}
-	}
-}
-
 func TestCleanName(t *testing.T) {
 	for in, want := range map[string]string{
 		"snponly.efi":                    "snponly.efi",

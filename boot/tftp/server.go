@@ -1,7 +1,7 @@
 package tftp
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,20 +11,26 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
-	"sync"
 	"time"
 
-	"github.com/pin/tftp/v3"
+	"github.com/pin/tftp/v3/netascii"
+	"golang.org/x/net/ipv4"
 
 	"bootd/boot"
 )
 
 const (
-	defaultSessions = 256
+	// defaultSessions bounds what is begun at the same time, and transfers how much of
+	// that is being sent: the others' clients have been told the options and wait.
+	// What they take of the memory is little until then.
+	defaultSessions = 2048
+	transfers       = 256
 	// clientSessions is how many of them one client can have: firmware has
 	// one, but those it broke off linger until they time out.
 	clientSessions = 8
+	// hearing is how long a client is waited for whatever comes: longer than any
+	// packet is on its way on a network that machines boot from.
+	hearing = 200 * time.Millisecond
 
 	// An unanswered packet is repeated every second; a client that is gone
 	// frees its session after ten.
@@ -32,7 +38,7 @@ const (
 	retries = 9
 
 	// readAhead is how much of a file is read at once.
-	readAhead = 32 << 10
+	readAhead = 16 << 10
 )
 
 // Config is what a [Server] needs.
@@ -48,7 +54,7 @@ type Config struct {
 	BaseURL func(server netip.Addr) string
 	// Record is told of each file that a client has completely.
 	Record func(boot.Event)
-	// Sessions is how many transfers are possible at once; 0: 256.
+	// Sessions is how many clients can have begun at once; 0: 2,048.
 	Sessions int
 	Log      *slog.Logger
 }
@@ -57,6 +63,7 @@ type Config struct {
 type Server struct {
 	front  *front
 	tree   tree
+	bound  netip.Addr // unspecified: all of this machine's
 	record func(boot.Event)
 	log    *slog.Logger
 }
@@ -79,15 +86,10 @@ func Listen(addr netip.AddrPort, c Config) (*Server, error) {
 		}
 		return nil, fmt.Errorf("cannot serve TFTP at %s: %w", addr, err)
 	}
-	f := &front{
-		PacketConn: conn, conn: conn, bound: addr.Addr(), log: c.Log,
-		most: c.Sessions, mostEach: clientSessions,
-		sessions: make(map[string]session), clients: make(map[netip.Addr]int),
-	}
-	if f.most == 0 {
-		f.most = defaultSessions
-	}
-	return &Server{front: f, tree: t, record: c.Record, log: c.Log}, nil
+	// Room for as many requests as there are sessions, while the processors are busy.
+	// It is no error if the system allows less.
+	_ = conn.SetReadBuffer(2 << 20)
+	return &Server{front: newFront(conn, cmp.Or(c.Sessions, defaultSessions), c.Log), tree: t, bound: addr.Addr(), record: c.Record, log: c.Log}, nil
 }
 
 // Addr is the address and port that the server is bound to.
@@ -98,73 +100,59 @@ func (s *Server) Addr() netip.AddrPort {
 // String names the server in messages.
 func (s *Server) String() string { return "tftp " + s.Addr().String() }
 
-// Run serves until ctx ends. Transfers under way are then broken off; those
-// whose client is silent delay the return by up to ten seconds.
+// Run serves until ctx ends. Transfers under way are then broken off.
 func (s *Server) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	srv := tftp.NewServer(func(id string, rf io.ReaderFrom) error { return s.send(ctx, id, rf) }, nil)
-	srv.SetTimeout(timeout)
-	srv.SetRetries(retries)
-	srv.SetBackoff(func(int) time.Duration { return 0 }) // the timeout is pause enough
-	srv.SetBlockSizeNegotiation(false)                   // the front has looked at the MTU
-	srv.SetHook(hook{s.front})
-
-	var windows sync.WaitGroup
-	defer func() {
-		cancel() // when the socket has failed
-		windows.Wait()
-	}()
-	s.front.take = func(q request, ses session, mtu int) {
-		windows.Go(func() { s.sendWindows(ctx, q, ses, mtu) })
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(s.front) }()
-	var err error
-	select {
-	case <-ctx.Done():
-		srv.Shutdown()
-		<-served
-	case err = <-served:
-		err = fmt.Errorf("cannot go on serving TFTP at %s: %w", s.Addr(), err)
-	}
-	// Once more: what the library read before its socket was closed may have
-	// become a handler only now, and before Serve it had no socket to close.
-	s.front.conn.Close()
-	srv.Shutdown()
+	defer context.AfterFunc(ctx, func() { s.front.conn.Close() })()
+	err := s.front.run(ctx, s.send)
 	if s.tree.overlay != nil {
 		s.tree.overlay.Close()
 	}
-	return err
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("cannot go on serving TFTP at %s: %w", s.Addr(), err)
 }
 
-// send is one transfer. The library sends the error it returns to the client.
-func (s *Server) send(ctx context.Context, id string, rf io.ReaderFrom) error {
-	defer s.front.end(id)
-	q, ok := s.front.session(id)
-	if !ok {
-		return errors.New("this request has ended")
-	}
-	log := s.log.With("addr", q.client.String(), "file", q.name)
-	name, f, err := s.find(ctx, log, q)
+// send is one transfer.
+func (s *Server) send(ctx context.Context, ses *session) {
+	log := s.log.With("addr", ses.client.String(), "file", ses.request.name)
+	conn, mtu, err := dial(s.bound, ses.client)
 	if err != nil {
-		return err
+		log.Warn("TFTP request not served", "err", err)
+		return
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	ses.server = conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+	name, f, refusal := s.find(ctx, log, ses)
+	if refusal != nil {
+		_, _ = conn.Write(errorPacket(1, refusal.Error())) // it asks again if this is lost
+		return
 	}
 	defer f.Close()
-	if t, ok := rf.(tftp.OutgoingTransfer); ok {
-		t.SetSize(f.Size)
+	var r io.Reader = &source{ctx, f}
+	if ses.request.mode == netASCII {
+		r, f.Size = netascii.ToReader(r), -1
 	}
-	n, err := rf.ReadFrom(bufio.NewReaderSize(&source{ctx, f}, readAhead))
-	if err != nil {
-		logFailure(log, err)
-		return err
+	t := newTransfer(&socket{ipv4.NewPacketConn(conn), conn, time.Time{}}, ses.request, mtu, r, f.Size)
+	n, err := t.run(func() error { return s.front.answered(ctx, ses) })
+	var ended *clientError
+	switch {
+	case ctx.Err() != nil:
+		log.Debug("TFTP transfer given up") // for another one, or the server stops
+	case errors.As(err, &ended):
+		log.Debug("TFTP transfer ended by the client", "err", err)
+	case err != nil:
+		log.Info("TFTP transfer not completed", "err", err)
+		_, _ = conn.Write(errorPacket(0, "the file cannot be sent"))
+	default:
+		s.sent(log, ses, name, f, n)
 	}
-	s.sent(log, q, name, f, n)
-	return nil
 }
 
 // find opens the file that a session is about. The error is for the client.
-func (s *Server) find(ctx context.Context, log *slog.Logger, q session) (string, file, error) {
-	name, ok := cleanName(q.name)
+func (s *Server) find(ctx context.Context, log *slog.Logger, q *session) (string, file, error) {
+	name, ok := cleanName(q.request.name)
 	if !ok {
 		log.Debug("TFTP file refused")
 		return "", file{}, errors.New("file not found")
@@ -182,7 +170,7 @@ func (s *Server) find(ctx context.Context, log *slog.Logger, q session) (string,
 }
 
 // sent tells that a client has a file.
-func (s *Server) sent(log *slog.Logger, q session, name string, f file, n int64) {
+func (s *Server) sent(log *slog.Logger, q *session, name string, f file, n int64) {
 	log.Debug("TFTP file sent", "bytes", n)
 	now := time.Now()
 	switch {
@@ -193,20 +181,6 @@ func (s *Server) sent(log *slog.Logger, q session, name string, f file, n int64)
 			Time: now, Stage: boot.Loader, Client: boot.Firmware, Addr: q.client.Addr(),
 			Text: name + " by TFTP", Bytes: n, Took: now.Sub(q.begun),
 		})
-	}
-}
-
-// logFailure tells of a transfer that was not completed. That the client broke
-// it off is no failure: EDK2 asks for a file's size by beginning to fetch it and
-// answering with error 8, "User aborted the transfer"; others have error 0.
-func logFailure(log *slog.Logger, err error) {
-	switch {
-	case strings.HasPrefix(err.Error(), "sending block "): // the library's text for a client's error
-		log.Debug("TFTP transfer ended by the client", "err", err)
-	case errors.Is(err, context.Canceled):
-		log.Debug("TFTP transfer ended: the server stops")
-	default:
-		log.Info("TFTP transfer not completed", "err", err)
 	}
 }
 
@@ -221,17 +195,4 @@ func (s *source) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	return s.r.Read(b)
-}
-
-// hook hears from the library of requests that it could not begin, for want of
-// file descriptors. Everything else that it tells reaches send as well, or is
-// about the closed socket.
-type hook struct{ front *front }
-
-func (h hook) OnSuccess(tftp.TransferStats) {}
-
-func (h hook) OnFailure(stats tftp.TransferStats, err error) {
-	if stats.Filename == "" && h.front.abandon() {
-		h.front.log.Warn("TFTP request not served", "err", err)
-	}
 }

@@ -1,7 +1,7 @@
 package tftp
 
 import (
-	"context"
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -29,19 +30,13 @@ const (
 	maxFlight = 256 << 10
 )
 
-// wants reports whether a client asks for something that the library does not
-// do: windows, or a timeout of its own.
-func (q request) wants() bool {
-	return q.mode == "octet" && (q.window > 0 || q.timeout > 0)
-}
-
-// A transfer sends a file in windows of several blocks (RFC 7440).
+// A transfer sends a file, in windows of one block (RFC 1350) or several (RFC 7440).
 type transfer struct {
 	conn    wire
 	blocks  *blocks
 	window  uint64 // blocks
 	timeout time.Duration
-	oack    []byte // what is told of the options
+	oack    []byte // what is told of the options (RFC 2347); nil: there are none
 
 	out []ipv4.Message // for one system call
 }
@@ -57,18 +52,57 @@ type wire interface {
 type socket struct {
 	*ipv4.PacketConn
 	conn *net.UDPConn
+	end  time.Time // the deadline, as far as the kernel's timers know
 }
 
-func (s socket) Read(p []byte) (int, error) { return s.conn.Read(p) }
+// WriteBatch implements [wire].
+func (s *socket) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
+	if len(ms) > 1 {
+		return s.PacketConn.WriteBatch(ms, flags)
+	}
+	_, err := s.conn.Write(ms[0].Buffers[0]) // takes less time
+	return 1, err
+}
+
+// Read implements [wire].
+func (s *socket) Read(p []byte) (int, error) { return s.conn.Read(p) }
+
+// SetReadDeadline implements [wire]. To set it for each of many packets would take as
+// long as to send them, so it may end up a little early.
+func (s *socket) SetReadDeadline(t time.Time) error {
+	if early := t.Sub(s.end); early >= 0 && early < 50*time.Millisecond {
+		return nil
+	}
+	s.end = t
+	return s.conn.SetReadDeadline(t)
+}
 
 // dial opens a socket for one client, which is known by its port (RFC 1350
-// section 4). What others send there does not arrive.
-func dial(s session) (*net.UDPConn, error) {
-	return net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.server, 0)), net.UDPAddrFromAddrPort(s.client))
+// section 4). What others send there does not arrive. It leaves from the address
+// that the client has asked, unless that is unknown (unspecified); mtu is how large
+// packets can be, or 0.
+func dial(server netip.Addr, client netip.AddrPort) (conn *net.UDPConn, mtu int, err error) {
+	conn, err = net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, 0)), net.UDPAddrFromAddrPort(client))
+	if err != nil {
+		return nil, 0, err
+	}
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			if n, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_MTU); err == nil {
+				mtu = n
+			}
+		})
+	}
+	if err != nil {
+		conn.Close()
+		return nil, 0, err
+	}
+	return conn, mtu, nil
 }
 
 // newTransfer agrees upon what the client asks for: no more than it said, and no
-// more than fits.
+// more than fits. A size below 0 is not known.
 func newTransfer(conn wire, q request, mtu int, r io.Reader, size int64) *transfer {
 	block := minBlock
 	if q.block > 0 {
@@ -79,14 +113,16 @@ func newTransfer(conn wire, q request, mtu int, r io.Reader, size int64) *transf
 	}
 	window := min(max(q.window, 1), maxWindow, max(maxFlight/block, 1))
 	t := &transfer{conn: conn, window: uint64(window), timeout: timeout, blocks: newBlocks(r, block, window)}
-	t.oack = binary.BigEndian.AppendUint16(nil, opOack)
 	add := func(name string, value int64) {
+		if t.oack == nil {
+			t.oack = binary.BigEndian.AppendUint16(nil, opOack)
+		}
 		t.oack = append(append(append(append(t.oack, name...), 0), strconv.FormatInt(value, 10)...), 0)
 	}
 	if q.block > 0 {
 		add("blksize", int64(block))
 	}
-	if q.size {
+	if q.size && size >= 0 {
 		add("tsize", size)
 	}
 	if q.timeout > 0 {
@@ -99,16 +135,25 @@ func newTransfer(conn wire, q request, mtu int, r io.Reader, size int64) *transf
 	return t
 }
 
-// run sends the file, and returns its size.
-func (t *transfer) run() (int64, error) {
-	acked, err := t.exchange(0, 0, true)
-	for err == nil {
+// run sends the file, and returns its size. As soon as the client has answered it
+// calls answered, whose error ends it.
+func (t *transfer) run(answered func() error) (int64, error) {
+	acked, err := uint64(0), error(nil)
+	if t.oack != nil {
+		if _, err = t.exchange(0, 0, true); err == nil {
+			err = answered()
+		}
+	}
+	for first := t.oack == nil; err == nil; first = false {
 		var end uint64
 		if end, err = t.send(acked + 1); err != nil {
 			break
 		}
 		if acked, err = t.exchange(acked, end, false); err == nil && t.blocks.last > 0 && acked == t.blocks.last {
 			return t.blocks.bytes, nil
+		}
+		if err == nil && first {
+			err = answered()
 		}
 	}
 	return 0, err
@@ -151,10 +196,11 @@ func (t *transfer) exchange(acked, end uint64, first bool) (uint64, error) {
 				goto wait
 			case first || at > acked:
 				return at, nil
-			case repeated:
-				// The first block was lost, and that has been seen to. To
-				// answer each of these would double every packet to the end
-				// of the file.
+			case repeated || t.window == 1:
+				// Without windows there is nothing to learn from it (RFC 1123
+				// section 4.2.3.1). With them, first block was lost, and that
+				// has been seen to. To answer each of these would double every
+				// packet to the end of the file.
 				goto wait
 			}
 			repeated = true
@@ -191,6 +237,9 @@ func (t *transfer) send(from uint64) (uint64, error) {
 func (t *transfer) write(out []ipv4.Message) error {
 	for len(out) > 0 {
 		n, err := t.conn.WriteBatch(out, 0)
+		if errors.Is(err, syscall.ENOBUFS) {
+			return nil // lost on the way, as it were
+		}
 		if err != nil {
 			return err
 		}
@@ -234,31 +283,33 @@ func acknowledged(p []byte) (number uint16, ok bool, err error) {
 
 // blocks are the data packets of a file, of which the last window is kept.
 type blocks struct {
-	r     io.Reader
-	size  int      // of a block
-	ring  [][]byte // packets; block n is at n modulo the length
-	read  uint64   // the last block that was read; they count from 1
-	last  uint64   // the file's last one, shorter than size; 0: not known yet
-	bytes int64
+	r      io.Reader
+	size   int // of a block
+	window int
+	ring   [][]byte // packets, made when they are needed; block n is at n modulo the window
+	read   uint64   // the last block that was read; they count from 1
+	last   uint64   // the file's last one, shorter than size; 0: not known yet
+	bytes  int64
 }
 
 func newBlocks(r io.Reader, size, window int) *blocks {
-	b := &blocks{r: r, size: size, ring: make([][]byte, window)}
-	for i := range b.ring {
-		b.ring[i] = make([]byte, 4+size)
-		binary.BigEndian.PutUint16(b.ring[i], opData)
-	}
-	return b
+	return &blocks{r: r, size: size, window: window}
 }
 
 // packet returns the packet of a block, at most a window before the last one
 // that was asked for. It reports false behind the last one.
 func (b *blocks) packet(n uint64) ([]byte, bool, error) {
+	if b.ring == nil {
+		b.ring, b.r = make([][]byte, b.window), bufio.NewReaderSize(b.r, readAhead)
+	}
 	for b.read < n {
 		if b.last > 0 {
 			return nil, false, nil
 		}
-		p := b.ring[(b.read+1)%uint64(len(b.ring))]
+		p := b.ring[(b.read+1)%uint64(b.window)]
+		if p == nil {
+			p = binary.BigEndian.AppendUint16(make([]byte, 0, 4+b.size), opData)
+		}
 		p = p[:4+b.size]
 		got, err := io.ReadFull(b.r, p[4:])
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -267,43 +318,10 @@ func (b *blocks) packet(n uint64) ([]byte, bool, error) {
 		b.read++
 		b.bytes += int64(got)
 		binary.BigEndian.PutUint16(p[2:], uint16(b.read))
-		b.ring[b.read%uint64(len(b.ring))] = p[:4+got]
+		b.ring[b.read%uint64(b.window)] = p[:4+got]
 		if got < b.size {
 			b.last = b.read
 		}
 	}
-	return b.ring[n%uint64(len(b.ring))], true, nil
-}
-
-// sendWindows is one transfer without the library.
-func (s *Server) sendWindows(ctx context.Context, q request, ses session, mtu int) {
-	defer s.front.end(ses.id)
-	log := s.log.With("addr", ses.client.String(), "file", ses.name)
-	conn, err := dial(ses)
-	if err != nil {
-		log.Warn("TFTP request not served", "err", err)
-		return
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	name, f, refusal := s.find(ctx, log, ses)
-	if refusal != nil {
-		_, _ = conn.Write(errorPacket(1, refusal.Error())) // it asks again if this is lost
-		return
-	}
-	defer f.Close()
-	t := newTransfer(socket{ipv4.NewPacketConn(conn), conn}, q, mtu, &source{ctx, f}, f.Size)
-	n, err := t.run()
-	var ended *clientError
-	switch {
-	case ctx.Err() != nil:
-		log.Debug("TFTP transfer ended: the server stops")
-	case errors.As(err, &ended):
-		log.Debug("TFTP transfer ended by the client", "err", err)
-	case err != nil:
-		log.Info("TFTP transfer not completed", "err", err)
-		_, _ = conn.Write(errorPacket(0, "the file cannot be sent"))
-	default:
-		s.sent(log, ses, name, f, n)
-	}
+	return b.ring[n%uint64(b.window)], true, nil
 }

@@ -21,6 +21,7 @@ type client struct {
 	rand           *rand.Rand
 	lose           float64 // of packets in either direction
 	deaf           bool
+	twice          bool // whatever it says comes twice
 	abort          bool // after the answer about the options
 	in             chan []byte
 	acks           chan []byte
@@ -38,7 +39,7 @@ type client struct {
 }
 
 func newClient(seed uint64, lose float64) *client {
-	return &client{rand: rand.New(rand.NewPCG(seed, 0)), lose: lose, in: make(chan []byte, 1000), acks: make(chan []byte, 10000), next: 1}
+	return &client{rand: rand.New(rand.NewPCG(seed, 0)), lose: lose, in: make(chan []byte, 1000), acks: make(chan []byte, 10000), next: 1, window: 1, size: minBlock}
 }
 
 func (c *client) lost() bool { return c.rand.Float64() < c.lose }
@@ -59,6 +60,9 @@ func (c *client) WriteBatch(ms []ipv4.Message, _ int) (int, error) {
 
 func (c *client) send(p []byte) {
 	if !c.lost() {
+		c.acks <- p
+	}
+	if c.twice {
 		c.acks <- p
 	}
 }
@@ -128,6 +132,9 @@ func (c *client) Read(p []byte) (int, error) {
 	}
 }
 
+// always lets every client have its file at once.
+func always() error { return nil }
+
 func content(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -145,7 +152,7 @@ func TestWindows(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					c := newClient(uint64(size+window), lose)
 					q := request{mode: "octet", block: 512, size: true, window: window, timeout: 2 * time.Second}
-					n, err := newTransfer(c, q, 1500, bytes.NewReader(content(size)), int64(size)).run()
+					n, err := newTransfer(c, q, 1500, bytes.NewReader(content(size)), int64(size)).run(always)
 					if lose > 0 && err != nil && c.done {
 						return // all has arrived, and only the last acknowledgement has not
 					}
@@ -161,6 +168,33 @@ func TestWindows(t *testing.T) {
 	}
 }
 
+// TestPlain sends as RFC 1350 says, to a client that knows of no options.
+func TestPlain(t *testing.T) {
+	for _, lose := range []float64{0, 0.1} {
+		for _, size := range []int{0, 1, 511, 512, 513, 300_000} {
+			synctest.Test(t, func(t *testing.T) {
+				c := newClient(uint64(size), lose)
+				told := 0
+				n, err := newTransfer(c, request{mode: octet}, 1500, bytes.NewReader(content(size)), int64(size)).run(func() error {
+					if told++; len(c.acks) > 0 {
+						t.Error("it went on before the client was let in")
+					}
+					return nil
+				})
+				if lose > 0 && err != nil && c.done {
+					return
+				}
+				if err != nil || n != int64(size) || !bytes.Equal(c.got.Bytes(), content(size)) || c.options != "" {
+					t.Fatalf("loss %.2f, %d bytes: sent %d, %v; %d arrived, options %q", lose, size, n, err, c.got.Len(), c.options)
+				}
+				if want := min(size/512, 1); told != want {
+					t.Errorf("%d bytes: the client was let in %d times", size, told)
+				}
+			})
+		}
+	}
+}
+
 // TestRollover: block numbers have 16 bits, and files more blocks than that.
 func TestRollover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -168,7 +202,7 @@ func TestRollover(t *testing.T) {
 		c := newClient(1, 0.0005)
 		c.got.Grow(size)
 		file := content(size)
-		n, err := newTransfer(c, request{mode: "octet", window: 16, timeout: time.Second}, 1500, bytes.NewReader(file), size).run()
+		n, err := newTransfer(c, request{mode: "octet", window: 16, timeout: time.Second}, 1500, bytes.NewReader(file), size).run(always)
 		if err != nil || n != size || !bytes.Equal(c.got.Bytes(), file) {
 			t.Errorf("sent %d, %v; %d arrived", n, err, c.got.Len())
 		}
@@ -190,10 +224,15 @@ func TestAgreement(t *testing.T) {
 		{request{window: 1000}, 1500, "windowsize 64 "},
 		{request{window: 64, block: 65464}, 65536, "blksize 65464 windowsize 4 "},
 		{request{timeout: 3 * time.Second}, 1500, "timeout 3 "},
+		{request{block: 1468}, 1450, "blksize 1418 "},    // through a tunnel
+		{request{block: 65464}, 65536, "blksize 65464 "}, // loopback
+		{request{block: 1468}, 0, "blksize 1468 "},       // unknown
+		{request{block: 1468}, 68, "blksize 512 "},       // cannot be
+		{request{}, 1500, ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c := newClient(1, 0)
-			if _, err := newTransfer(c, tt.q, tt.mtu, bytes.NewReader(content(99)), 99).run(); err != nil || c.options != tt.want {
+			if _, err := newTransfer(c, tt.q, tt.mtu, bytes.NewReader(content(99)), 99).run(always); err != nil || c.options != tt.want {
 				t.Errorf("%+v: %q, %v; want %q", tt.q, c.options, err, tt.want)
 			}
 		})
@@ -206,13 +245,13 @@ func TestClientGone(t *testing.T) {
 		c := newClient(1, 0)
 		c.deaf = true
 		began := time.Now()
-		_, err := newTransfer(c, request{window: 4, timeout: 3 * time.Second}, 1500, bytes.NewReader(nil), 0).run()
+		_, err := newTransfer(c, request{window: 4, timeout: 3 * time.Second}, 1500, bytes.NewReader(nil), 0).run(always)
 		if err == nil || time.Since(began) != 30*time.Second || c.packets != 10 {
 			t.Errorf("%v after %s and %d packets", err, time.Since(began), c.packets)
 		}
 		c = newClient(1, 0)
 		c.abort = true
-		_, err = newTransfer(c, request{window: 4, size: true}, 1500, bytes.NewReader(nil), 0).run()
+		_, err = newTransfer(c, request{window: 4, size: true}, 1500, bytes.NewReader(nil), 0).run(always)
 		var ended *clientError
 		if !errors.As(err, &ended) || ended.code != 8 || ended.text != "User aborted" {
 			t.Errorf("%v", err)
@@ -230,11 +269,26 @@ func TestSorcerersApprentice(t *testing.T) {
 		for range 1000 {
 			c.acks <- []byte{0, opAck, 0, 0}
 		}
-		_, err := tr.run()
+		_, err := tr.run(always)
 		// The options once, the first window, once more for the repeated
 		// acknowledgements, and then for silence.
 		if err == nil || c.packets > 1+4*(2+retries+1) {
 			t.Errorf("%v, %d packets", err, c.packets)
+		}
+	})
+}
+
+// TestTwice: a network that doubles each acknowledgement does not have each block
+// sent twice (RFC 1123 section 4.2.3.1).
+func TestTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const blocks = 100
+		c := newClient(1, 0)
+		c.twice = true
+		file := content(512*blocks - 1)
+		n, err := newTransfer(c, request{block: 512}, 1500, bytes.NewReader(file), int64(len(file))).run(always)
+		if err != nil || n != int64(len(file)) || !bytes.Equal(c.got.Bytes(), file) || c.packets != 1+blocks {
+			t.Errorf("sent %d bytes in %d packets, %v", n, c.packets, err)
 		}
 	})
 }
