@@ -29,7 +29,7 @@ const (
 	roomAgent  = "10.0.255.254"
 )
 
-func newRoom(b *testing.B) room {
+func newRoom(b testing.TB) room {
 	b.Helper()
 	if os.Geteuid() != 0 {
 		b.Skip("making network namespaces needs root")
@@ -66,44 +66,58 @@ func newRoom(b *testing.B) room {
 // inside opens sockets in the clients' namespace.
 func (r room) inside(b testing.TB, open func() error) {
 	b.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	here, err := netns.Get()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer here.Close()
-	there, err := netns.GetFromName(r.clients)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer there.Close()
-	if err := netns.Set(there); err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
-		if err := netns.Set(here); err != nil {
-			b.Fatal(err) // with the thread, which ends with its goroutine
-		}
-	}()
-	if err := open(); err != nil {
+	if err := r.within(open); err != nil {
 		b.Fatal(err)
 	}
 }
 
+// within is inside for goroutines that cannot end the test.
+func (r room) within(open func() error) error {
+	runtime.LockOSThread()
+	here, err := netns.Get()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer here.Close()
+	there, err := netns.GetFromName(r.clients)
+	if err == nil {
+		err = netns.Set(there)
+		there.Close()
+	}
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	err = open()
+	if back := netns.Set(here); back != nil {
+		return back // the thread ends with its goroutine
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
 // start runs a server until the function that it returns is called.
-func (r room) start(b *testing.B, env []string, argv ...string) (stop func()) {
+func (r room) start(b testing.TB, env []string, argv ...string) (stop func()) {
+	b.Helper()
+	_, stop = r.startProcess(b, env, argv...)
+	return stop
+}
+
+// startProcess is start that tells the server's process ID.
+func (r room) startProcess(b testing.TB, env []string, argv ...string) (pid int, stop func()) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	c := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", r.servers}, argv...)...)
+	c := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", r.servers}, argv...)...) // which becomes argv
 	var said bytes.Buffer
 	c.Stdout, c.Stderr, c.Env = &said, &said, append(os.Environ(), env...)
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) } // so that it ends its children
 	c.WaitDelay = 5 * time.Second
 	if err := c.Start(); err != nil {
+		cancel()
 		b.Fatal(err)
 	}
-	return func() {
+	return c.Process.Pid, func() {
 		cancel()
 		_ = c.Wait() // it was told to end
 		if b.Failed() {
@@ -161,7 +175,7 @@ func inMemory(b *testing.B) string {
 }
 
 // put writes a file, and the folders that it is in.
-func put(b *testing.B, path, text string) {
+func put(b testing.TB, path, text string) {
 	b.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		b.Fatal(err)
