@@ -30,6 +30,8 @@ type Policy struct {
 	Leases     *lease.Table
 	Loaders    func(name string) bool // which iPXE builds are there
 	HTTPPort   uint16                 // of what machines fetch
+
+	guard *guard // nil: as many addresses are offered as there are
 }
 
 // A Link is where a packet came in.
@@ -178,8 +180,11 @@ func (q *query) reserved(a netip.Addr) bool {
 // discover offers an address of the client's network, or, when there is none,
 // of another one of its wire.
 func (q *query) discover() Answer {
-	l, err := q.Leases.Offer(q.pool, q.MAC, q.Asked, hold, q.now)
 	first := q.network
+	if admitted, _ := q.admitted(netip.Addr{}); !admitted {
+		return q.unanswered()
+	}
+	l, err := q.Leases.Offer(q.pool, q.MAC, q.Asked, hold, q.now)
 	for _, n := range siblings(q.catalog, first, q.link) {
 		if !errors.Is(err, lease.ErrExhausted) {
 			break
@@ -193,6 +198,9 @@ func (q *query) discover() Answer {
 		q.on(first)
 		return Answer{Why: err.Error(), Event: q.event(boot.Failed, netip.Addr{}, err.Error())}
 	}
+	if q.guarded() && l.State == lease.Offered {
+		q.guard.hold(q.source(), client{q.MAC, l.Network}, l.Expires)
+	}
 	m, file := q.reply(TypeOffer, l.Addr)
 	q.leaseTimes(&m)
 	a := q.send(m, q.event(boot.Offered, l.Addr, q.describe(file)), false)
@@ -200,6 +208,48 @@ func (q *query) discover() Answer {
 		a.Probe = l
 	}
 	return a
+}
+
+// guarded reports whether the client is one that could be made up.
+func (q *query) guarded() bool { return q.guard != nil && !q.named && !q.own().IsValid() }
+
+// source tells where the request comes from.
+func (q *query) source() source {
+	s := source{network: q.network.Name, relay: q.Relay}
+	if q.Relay.IsValid() {
+		s.port = agentPort(q.packet.get(optRelayInfo))
+	}
+	return s
+}
+
+// admitted reports whether the client may be given an address. One that is known
+// may: it has a lease, or has been offered the address want or had it last.
+func (q *query) admitted(want netip.Addr) (admitted, known bool) {
+	if !q.guarded() {
+		return true, true
+	}
+	l, ok := q.Leases.ByMAC(q.network.Name, q.MAC)
+	if ok && (l.State == lease.Bound && l.Active(q.now) || l.Addr == want) {
+		return true, true
+	}
+	return q.guard.admit(q.network, q.source(), q.MAC, q.now), false
+}
+
+// taken notes that the client has taken its address. Who was never offered it
+// may be as made up as who never took it.
+func (q *query) taken(known bool) {
+	c := client{q.MAC, q.network.Name}
+	switch {
+	case !q.guarded():
+	case known:
+		q.guard.settle(c)
+	default:
+		q.guard.hold(q.source(), c, q.now.Add(hold))
+	}
+}
+
+func (q *query) unanswered() Answer {
+	return Answer{Why: "more new machines ask on network " + q.network.Name + " than take what they are offered"}
 }
 
 // request answers the four states in which a client asks for an address
@@ -223,6 +273,12 @@ func (q *query) request() Answer {
 	if !q.network.Subnet.Contains(want) {
 		return q.nak(want, fmt.Sprintf("%s is not on network %s (%s)", want, q.network.Name, q.network.Subnet))
 	}
+	// It may know of an offer that was made before a restart, or have been
+	// given the address elsewhere. It may also have made it up.
+	admitted, known := q.admitted(want)
+	if !admitted {
+		return q.unanswered()
+	}
 	l, err := q.Leases.Bind(q.pool, q.MAC, want, q.Host, q.leaseTime(), q.now)
 	switch {
 	case errors.Is(err, lease.ErrTaken):
@@ -232,6 +288,7 @@ func (q *query) request() Answer {
 	case err != nil:
 		return Answer{Why: err.Error()}
 	}
+	q.taken(known)
 	m, file := q.reply(TypeAck, l.Addr)
 	q.leaseTimes(&m)
 	return q.send(m, q.event(boot.Leased, l.Addr, q.describe(file)), true)
@@ -251,6 +308,9 @@ func (q *query) decline() Answer {
 	}
 	if !q.Leases.Decline(q.network.Name, q.MAC, q.Asked, quarantine, q.now) {
 		return Answer{Why: fmt.Sprintf("declines %s, which it was not given", q.Asked)}
+	}
+	if q.guarded() {
+		q.guard.decline(q.source(), client{q.MAC, q.network.Name}, q.now.Add(quarantine))
 	}
 	why := fmt.Sprintf("found %s in use by another machine; it is left alone for %s", q.Asked, quarantine)
 	return Answer{Why: why, Durable: true, Event: q.event(boot.Failed, netip.Addr{}, why)}

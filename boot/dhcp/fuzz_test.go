@@ -1,6 +1,7 @@
 package dhcp_test
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"slices"
@@ -84,12 +85,14 @@ func asLibrary(t *testing.T, b []byte, r dhcp.Request, err error) {
 }
 
 // An answer belongs to its request, gives only addresses that its client may
-// have, and fits into one frame.
+// have, fits into one frame, and holds nothing of the one before it.
 func FuzzAnswer(f *testing.F) {
 	seed(f)
 	// Enough addresses for everybody: refusals teach little.
 	p := policy(f, network("lab", "eth1", "10.0.0.0/16", boot.Authoritative, span("10.0.0.100", "10.0.250.250")),
 		network("far", "eth1", "10.9.0.0/16", boot.Authoritative, span("10.9.0.100", "10.9.250.250")))
+	p = dhcp.Guarded(p)
+	var desk dhcp.Desk
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := dhcp.Decode(b)
 		if err != nil {
@@ -102,6 +105,9 @@ func FuzzAnswer(f *testing.F) {
 				t.Error("no answer, and no reason for it")
 			}
 			return
+		}
+		if again := desk.Answer(p, r, eth1, t0); !bytes.Equal(a.Reply, again.Reply) {
+			t.Errorf("in memory that is used again the answer is %s, else %s", long(again.Reply), long(a.Reply))
 		}
 		m, err := dhcpv4.FromBytes(a.Reply)
 		if err != nil {

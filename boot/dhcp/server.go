@@ -80,6 +80,7 @@ type Config struct {
 func Listen(c Config) (*Server, error) {
 	s := &Server{policy: c.Policy, record: c.Record, log: c.Log, open: c.Open, link: c.Link,
 		reload: make(chan struct{}, 1), ports: map[place]*port{}}
+	s.policy.guard = newGuard(c.Log)
 	if s.open == nil {
 		s.open = s.openReal
 	}
@@ -106,6 +107,14 @@ func (s *Server) String() string { return "DHCP" }
 // Dropped counts requests that were dropped unread because more came than
 // could be answered.
 func (s *Server) Dropped() uint64 { return s.dropped.Load() }
+
+// Unanswered counts requests of new machines that were not answered, because
+// more asked than took what they were offered.
+func (s *Server) Unanswered() uint64 { return s.policy.guard.count() }
+
+// Floods lists where more new machines asked in the last minutes than took what
+// they were offered, by network.
+func (s *Server) Floods() []Flood { return s.policy.guard.list(time.Now()) }
 
 // Reload makes Run look for interfaces that have come or gone in the catalog.
 func (s *Server) Reload() {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"bootd/boot/dhcp"
 	"bootd/internal/api"
 )
 
@@ -154,6 +155,11 @@ func (a *app) status(s api.Status) error {
 				what = "gives addresses, such as " + o.Offers.String()
 			}
 			fmt.Fprintf(a.out, "  - another DHCP server, %s (%s), %s: stop it, or leave the addresses to it (mode: proxy)\n", o.Addr, o.MAC, what)
+		}
+		for _, f := range n.Floods {
+			from := dhcp.Flood{Relay: f.Relay, Port: f.Port}.Source()
+			fmt.Fprintf(a.out, "  - new machines from %s ask for addresses and do not take them, since %s: %d request(s) not answered, %d address(es) held; look there for who makes hardware addresses up\n",
+				from, f.Since.Format(time.DateTime), f.Dropped, f.Held)
 		}
 	}
 	for _, i := range s.Images {

@@ -186,7 +186,7 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		abandon(answers, segments)
 		return err
 	}
-	operators, err := api.Listen(cfg.Socket, control.routes(operatorRoutes(api.New(apiConfig(live, &orders{live, overrides, record, leases}, herd, lookout, log)), meter)), log)
+	operators, err := api.Listen(cfg.Socket, control.routes(operatorRoutes(api.New(apiConfig(live, &orders{live, overrides, record, leases}, herd, answers, lookout, log)), meter)), log)
 	if err != nil {
 		abandon(slices.Concat(control.services, []service{answers, segments})...)
 		return err

@@ -17,11 +17,11 @@ import (
 )
 
 // apiConfig answers operators from the parts of the server.
-func apiConfig(l *live, o *orders, herd *swarms, lookout *dhcp.Lookout, log *slog.Logger) api.Config {
+func apiConfig(l *live, o *orders, herd *swarms, answers *dhcp.Server, lookout *dhcp.Lookout, log *slog.Logger) api.Config {
 	record, leases := o.record, o.leases
 	started := time.Now()
 	c := api.Config{
-		Status:   func() api.Status { return status(l, herd, lookout.Others(), started) },
+		Status:   func() api.Status { return status(l, herd, lookout.Others(), answers.Floods(), started) },
 		Machines: func() []api.Machine { return machines(l.catalog(), record.Machines(), o.overrides, time.Now()) },
 		Boots:    record.Boots,
 		Leases:   func() []api.Lease { return leaseList(leases.All(), time.Now()) },
@@ -41,7 +41,7 @@ func apiConfig(l *live, o *orders, herd *swarms, lookout *dhcp.Lookout, log *slo
 	return c
 }
 
-func status(l *live, herd *swarms, others []dhcp.Another, started time.Time) api.Status {
+func status(l *live, herd *swarms, others []dhcp.Another, floods []dhcp.Flood, started time.Time) api.Status {
 	l.mu.Lock()
 	cfg, problem := l.cfg, l.problem
 	l.mu.Unlock()
@@ -53,6 +53,11 @@ func status(l *live, herd *swarms, others []dhcp.Another, started time.Time) api
 		for _, o := range others {
 			if o.Interface == n.Interface && n.Mode == boot.Authoritative && !n.Relayed {
 				out.Others = append(out.Others, api.OtherServer{Addr: o.Addr, MAC: o.MAC, Offers: o.Offers, Since: o.Since, Last: o.Last})
+			}
+		}
+		for _, f := range floods {
+			if f.Network == n.Name {
+				out.Floods = append(out.Floods, api.Flood{Relay: f.Relay, Port: f.Port, Held: f.Held, Dropped: f.Dropped, Since: f.Since, Last: f.Last})
 			}
 		}
 		st.Networks = append(st.Networks, out)

@@ -35,7 +35,7 @@ func (m measured) snapshot() metrics.Snapshot {
 	valid := m.live.problem == nil
 	m.live.mu.Unlock()
 	c := m.live.catalog()
-	s := metrics.Snapshot{Version: thisBuild().Version, ConfigValid: valid, StoreBytes: m.store.Size(), DHCPDropped: m.dhcp.Dropped(),
+	s := metrics.Snapshot{Version: thisBuild().Version, ConfigValid: valid, StoreBytes: m.store.Size(), DHCPDropped: m.dhcp.Dropped(), DHCPUnanswered: m.dhcp.Unanswered(),
 		Machines: map[boot.Stage]int{}}
 	for _, seen := range m.record.Machines() {
 		if seen.Current == nil {

@@ -31,6 +31,20 @@ type Network struct {
 	Subnet    netip.Prefix `json:"subnet"`
 	// Others are DHCP servers beside bootd, where there should be none.
 	Others []OtherServer `json:"others,omitempty"`
+	// Floods are where more new machines ask for addresses than take them.
+	Floods []Flood `json:"floods,omitempty"`
+}
+
+// A Flood is one place from which come more new machines than take the
+// addresses that they are offered. It is told of until ten minutes after the
+// last of them.
+type Flood struct {
+	Relay   netip.Addr `json:"relay,omitzero"` // the agent; unset: it comes from the network's own wire
+	Port    string     `json:"port,omitempty"` // of the agent, as that says
+	Held    int        `json:"held"`           // addresses kept for them now
+	Dropped uint64     `json:"dropped"`        // requests that were not answered
+	Since   time.Time  `json:"since"`
+	Last    time.Time  `json:"last"`
 }
 
 // An OtherServer is a DHCP server that is not bootd.

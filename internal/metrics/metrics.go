@@ -31,6 +31,9 @@ type Snapshot struct {
 	ConfigValid bool
 	StoreBytes  int64  // of the embedded store; 0 with an existing cluster
 	DHCPDropped uint64 // requests that were dropped unread
+	// DHCPUnanswered counts requests of new machines that were not answered,
+	// because more asked than took what they were offered.
+	DHCPUnanswered uint64
 }
 
 // A Network is a network that is served.
@@ -136,6 +139,7 @@ var (
 	others        = desc("dhcp_other_servers", "DHCP servers beside bootd, where there should be none.", "network")
 	leases        = desc("dhcp_leases", "Leases by state.", "network", "state")
 	dropped       = desc("dhcp_dropped_total", "DHCP requests that were dropped unread, because more came than could be answered.")
+	unanswered    = desc("dhcp_unanswered_total", "DHCP requests of new machines that were not answered, because more asked than took what they were offered.")
 	images        = desc("image_available", "1 if an image that a profile names is there.", "image")
 	storeBytes    = desc("store_bytes", "Size of the embedded store.")
 	swarmReady    = desc("swarm_ready", "1 if the swarm can be managed.", "swarm")
@@ -149,7 +153,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (r *reader) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{info, configValid, machines, late, pool, others, leases, dropped, images, storeBytes,
+	for _, d := range []*prometheus.Desc{info, configValid, machines, late, pool, others, leases, dropped, unanswered, images, storeBytes,
 		swarmReady, swarmLost, swarmNodes, swarmTasks, swarmRemovals, swarmRotation, swarmDrains} {
 		ch <- d
 	}
@@ -176,6 +180,7 @@ func (r *reader) Collect(ch chan<- prometheus.Metric) {
 	gauge(late, float64(s.Late))
 	gauge(storeBytes, float64(s.StoreBytes))
 	counter(dropped, float64(s.DHCPDropped))
+	counter(unanswered, float64(s.DHCPUnanswered))
 	for _, n := range s.Networks {
 		gauge(pool, float64(n.Pool), n.Name)
 		gauge(others, float64(n.Others), n.Name)

@@ -42,7 +42,7 @@ func scrape(t *testing.T, m *metrics.Metrics) []string {
 
 func TestScrape(t *testing.T) {
 	now := metrics.Snapshot{
-		Version: "1.2", ConfigValid: true, Late: 1, StoreBytes: 4096, DHCPDropped: 7,
+		Version: "1.2", ConfigValid: true, Late: 1, StoreBytes: 4096, DHCPDropped: 7, DHCPUnanswered: 9,
 		Machines: map[boot.Stage]int{boot.Ready: 2, "": 1},
 		Networks: []metrics.Network{{Name: "rack", Pool: 151, Leases: map[string]int{"bound": 3}}},
 		Images:   []metrics.Image{{Name: "lab/debian", There: true}, {Name: "flatcar/stable"}},
@@ -70,6 +70,7 @@ func TestScrape(t *testing.T) {
 		`bootd_dhcp_leases{network="rack",state="bound"} 3`,
 		`bootd_dhcp_other_servers{network="rack"} 0`,
 		`bootd_dhcp_pool_addresses{network="rack"} 151`,
+		`bootd_dhcp_unanswered_total 9`,
 		`bootd_image_available{image="flatcar/stable"} 0`,
 		`bootd_image_available{image="lab/debian"} 1`,
 		`bootd_machines{stage="never seen"} 1`,
