@@ -25,7 +25,7 @@ import (
 
 // patience is how long a test waits for one thing. Only a failure takes that
 // long: how fast a host emulates its machines must not decide.
-const patience = 5 * time.Minute
+const patience = 8 * time.Minute
 
 // image builds the live image, or finds it built.
 func image(t *testing.T) lab.Image {
