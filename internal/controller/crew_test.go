@@ -21,17 +21,19 @@ type clusterSite struct {
 func newClusterSite(t *testing.T) *clusterSite {
 	t.Helper()
 	s := &clusterSite{site: newSite(t)}
-	s.configure(func(*controller.Options) {})
+	s.configure(nil)
 	return s
 }
 
-// configure starts the controller anew with other options.
+// configure starts the controller anew, with other options unless f is nil.
 func (s *clusterSite) configure(f func(*controller.Options)) {
 	s.Helper()
 	s.stop()
 	s.tune = func(o *controller.Options) {
 		o.Nodes, o.Look, o.Rounds, o.Grace = &s.crew, 10*time.Millisecond, 24*time.Hour, patience/2
-		f(o)
+		if f != nil {
+			f(o)
+		}
 	}
 	s.start()
 }

@@ -108,7 +108,7 @@ func (s *site) nothingLeft(hosts ...*esxtest.Host) {
 	s.Helper()
 	s.consistent()
 	left := func() (out []string) {
-		for _, kind := range []string{"vm", "project-vm", "host-vm", "disk", "project-disk", "image", "image-copy", "iso", "leftover", "unfinished-task"} {
+		for _, kind := range []string{"vm", "project-vm", "host-vm", "disk", "project-disk", "image", "image-copy", "iso", "leftover", "unfinished-task", "cluster", "cluster-node", "project-cluster"} {
 			all, err := store.List(s.ctx(), s.db, store.Kind[json.RawMessage]{Name: kind}, "")
 			if err != nil {
 				s.Fatal(err)

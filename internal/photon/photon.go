@@ -167,7 +167,7 @@ func (s *server) answer(c *call, methods map[string]handler, method string) (_ r
 // routes is everything there is.
 func (s *server) routes() routes {
 	all := routes{}
-	for _, some := range []routes{s.systemRoutes(), s.tenantRoutes(), s.flavorRoutes(), s.taskRoutes(), s.deploymentRoutes()} {
+	for _, some := range []routes{s.systemRoutes(), s.tenantRoutes(), s.flavorRoutes(), s.taskRoutes(), s.deploymentRoutes(), s.hostRoutes(), s.imageRoutes(), s.vmRoutes(), s.clusterRoutes()} {
 		maps.Copy(all, some)
 	}
 	return all

@@ -45,13 +45,19 @@ func start(t *testing.T, change ...func(*photon.Config)) *site {
 
 func startIn(t *testing.T, dir string, change ...func(*photon.Config)) *site {
 	t.Helper()
+	return startWith(t, dir, controller.Options{}, change...)
+}
+
+// startWith runs a server over a controller with options.
+func startWith(t *testing.T, dir string, o controller.Options, change ...func(*photon.Config)) *site {
+	t.Helper()
 	db, err := store.Open(t.Context(), store.Options{Dir: filepath.Join(dir, "store"), Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	tasks := task.New(db, task.Options{Pause: time.Millisecond, Log: quiet})
-	s := &site{t: t, control: controller.New(db, tasks, controller.Options{}), store: db, tasks: tasks}
+	s := &site{t: t, control: controller.New(db, tasks, o), store: db, tasks: tasks}
 	cert, _, err := photon.Certificate(filepath.Join(dir, "controller.pem"), []string{"127.0.0.1", "localhost"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -74,16 +80,18 @@ func startIn(t *testing.T, dir string, change ...func(*photon.Config)) *site {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 2)
+	ended := make(chan error, 3)
 	go func() { ended <- server.Run(ctx) }()
 	go func() { ended <- tasks.Run(ctx) }()
+	go func() { ended <- s.control.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		for range 2 {
+		for range 3 {
 			if err := <-ended; err != nil && !errors.Is(err, store.ErrClosed) { // a test may close it
 				t.Error(err)
 			}
 		}
+		s.control.Close()
 	})
 	trusted := x509.NewCertPool()
 	trusted.AddCert(cert.Leaf)
