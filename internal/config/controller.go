@@ -17,6 +17,46 @@ type Controller struct {
 	// OldFlavors takes flavors that do not say how large a VM is, as servers before
 	// Photon Controller 1.1 did.
 	OldFlavors bool
+	// Profiles are those of the nodes of clusters, by type and role: "swarm/etcd".
+	// What a node needs for its role is added to them.
+	Profiles map[string]string
+}
+
+// clusterRoles are the roles of each type of clusters, as the names of VMs begin.
+var clusterRoles = map[string][]string{
+	"swarm":      {"etcd", "worker"},
+	"kubernetes": {"etcd", "master", "worker"},
+	"mesos":      {"zookeeper", "master", "marathon", "worker"},
+}
+
+// clusterProfiles reads which profiles the nodes of clusters have.
+func (l *loader) clusterProfiles(d *document, c *Controller, key string, v ast.Node) {
+	types := fields{}
+	for kind, roles := range clusterRoles {
+		named := fields{}
+		for _, role := range roles {
+			named[role] = func(key string, v ast.Node) {
+				name := ""
+				d.into(&name)(key, v)
+				if name == "" {
+					return
+				}
+				if c.Profiles == nil {
+					c.Profiles = map[string]string{}
+				}
+				c.Profiles[kind+"/"+role] = name
+				l.named = append(l.named, namedProfile{name, located{d, v}})
+			}
+		}
+		types[kind] = func(key string, v ast.Node) { d.mapping(v, key, named) }
+	}
+	d.mapping(v, key, types)
+}
+
+// A namedProfile is one that something refers to.
+type namedProfile struct {
+	name string
+	at   located
 }
 
 // Equal reports whether two say the same; either may be nil.
@@ -38,8 +78,9 @@ func (l *loader) controller(d *document, key string, v ast.Node) {
 				}
 			})
 		},
-		"auth":    d.one(&open, "none"),
-		"flavors": d.one(&flavors, "strict", "old"),
+		"auth":     d.one(&open, "none"),
+		"flavors":  d.one(&flavors, "strict", "old"),
+		"clusters": func(key string, v ast.Node) { l.clusterProfiles(d, c, key, v) },
 	})
 	c.OldFlavors = flavors == "old"
 	if a, err := netip.ParseAddrPort(c.Listen); ok && err == nil && open == "" && !a.Addr().IsLoopback() {

@@ -41,7 +41,8 @@ type loader struct {
 	machines  []*rawMachine
 	unknown   string
 	unknownAt located
-	switches  boot.Profile // of bootd.yaml: only what says how machines are switched
+	named     []namedProfile // that the controller's clusters have
+	switches  boot.Profile   // of bootd.yaml: only what says how machines are switched
 	swarms    []*rawSwarm
 	swarmKey  string // which of swarm and swarms is there
 	fsys      fs.FS  // the directory
@@ -182,6 +183,9 @@ func (l *loader) checkProfiles() {
 		l.checkUse(p)
 	}
 	l.checkExists(l.unknown, l.unknownAt)
+	for _, n := range l.named {
+		l.checkExists(n.name, n.at)
+	}
 }
 
 // checkExists looks for a profile that something at a place refers to.
