@@ -48,6 +48,7 @@ var may = map[string][]string{
 	"internal/esx":         {"boot", "internal/fleet", "internal/esx/vmdk"},
 	"internal/esx/vmdk":    {},
 	"internal/spool":       {"internal/fleet", "internal/esx/vmdk"},
+	"internal/recipe":      {"boot", "internal/fleet"},
 	"internal/client":      {"boot", "internal/api", "internal/photon/wire"},
 	"internal/lab":         {"boot"},
 	"internal/arch":        {},
@@ -57,7 +58,7 @@ var may = map[string][]string{
 		"boot", "boot/lease", "boot/dhcp", "boot/tftp", "boot/ra", "boot/ipxe", "ignition", "assets",
 		"internal/config", "internal/store", "internal/timeline", "internal/override", "internal/power", "internal/swarm",
 		"internal/api", "internal/client", "internal/metrics", "internal/doctor", "internal/lab",
-		"internal/controller", "internal/esx", "internal/fleet", "internal/photon", "internal/photon/wire", "internal/spool", "internal/task",
+		"internal/controller", "internal/esx", "internal/fleet", "internal/photon", "internal/photon/wire", "internal/recipe", "internal/spool", "internal/task",
 	},
 }
 
