@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -60,7 +61,7 @@ func connecting(log *slog.Logger) func(fleet.Host) (controller.Hypervisor, error
 
 // newControl binds the controller's port and wires what is behind it. Without a
 // section in the configuration it is off.
-func newControl(cfg *config.Config, db *store.Store, log *slog.Logger) (control, error) {
+func newControl(ctx context.Context, cfg *config.Config, db *store.Store, nodes *guests, log *slog.Logger) (control, error) {
 	c := cfg.Controller
 	if c == nil {
 		return control{local: photon.Off("the controller is off; add controller: {} to bootd.yaml and start bootd again")}, nil
@@ -79,7 +80,14 @@ func newControl(cfg *config.Config, db *store.Store, log *slog.Logger) (control,
 		return control{}, err
 	}
 	tasks := task.New(db, task.Options{Log: log.With("part", "tasks")})
-	verbs := controller.New(db, tasks, controller.Options{Connect: connecting(log.With("part", "esx")), Spool: images, Log: log.With("part", "controller")})
+	verbs := controller.New(db, tasks, controller.Options{Connect: connecting(log.With("part", "esx")), Spool: images, Nodes: nodes, Log: log.With("part", "controller")})
+	clusters, there, err := verbs.ClusterNodes(ctx)
+	if err == nil {
+		err = nodes.load(clusters, there)
+	}
+	if err != nil {
+		return control{}, fmt.Errorf("cannot take over the nodes of clusters: %w", err)
+	}
 	endpoint := photonwire.Endpoint{Address: c.Listen, Auth: "none", Certificate: shown}
 	build := thisBuild()
 	api := photon.Config{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,8 @@ type live struct {
 	overrides *override.Overrides
 	log       *slog.Logger
 	changed   func() // told after each swap; set before Run
+	// guests are entries that nobody has written, with their profiles. Set before Run.
+	guests func(*config.Config) (map[string]*boot.Profile, []*boot.Machine)
 
 	swapping sync.Mutex
 	fetch    chan struct{} // holds one wish to look for missing images
@@ -55,13 +58,17 @@ type wish struct{ image, cpu string }
 
 // newLive makes the first catalog.
 func newLive(cfg *config.Config, images *assets.Store, overrides *override.Overrides, log *slog.Logger) (*live, error) {
-	l := &live{images: images, overrides: overrides, log: log, cfg: cfg, changed: func() {}, loaders: findLoaders(cfg),
+	l := &live{images: images, overrides: overrides, log: log, cfg: cfg, changed: func() {}, guests: noGuests, loaders: findLoaders(cfg),
 		fetch: make(chan struct{}, 1), asked: map[wish]bool{}}
 	l.lookForImages()
 	if !l.loaders.IPXE() {
 		log.Warn("no iPXE loaders were found; machines without iPXE in their ROM cannot boot: install the package ipxe, or set loaders in bootd.yaml")
 	}
 	return l, l.swap(cfg)
+}
+
+func noGuests(*config.Config) (map[string]*boot.Profile, []*boot.Machine) {
+	return map[string]*boot.Profile{}, nil
 }
 
 func (l *live) String() string { return "configuration" }
@@ -113,8 +120,10 @@ func (l *live) swap(next *config.Config) error {
 	for _, why := range ignored {
 		l.log.Warn("an order is not carried out", "reason", why)
 	}
-	catalog, err := boot.NewCatalog(boot.Catalog{Networks: c.Networks, Profiles: c.Profiles, Unknown: c.Unknown, Images: images,
-		Machines: slices.Concat(c.Machines, entries)})
+	profiles, machines := l.guests(cfg)
+	maps.Copy(profiles, c.Profiles)
+	catalog, err := boot.NewCatalog(boot.Catalog{Networks: c.Networks, Profiles: profiles, Unknown: c.Unknown, Images: images,
+		Machines: slices.Concat(c.Machines, entries, machines)})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -23,6 +24,7 @@ import (
 	"bootd/boot/lease"
 	"bootd/internal/api"
 	"bootd/internal/config"
+	"bootd/internal/fleet"
 	"bootd/internal/metrics"
 	"bootd/internal/override"
 	"bootd/internal/store"
@@ -181,7 +183,10 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		return err
 	}
 	meter := metrics.New(measured{live, record, leases, db, answers, lookout, herd}.snapshot)
-	control, err := newControl(cfg, db, log)
+	nodes := &guests{live: live, record: record, herd: herd, renderer: renderer, tickets: tickets, leases: leases, key: key,
+		dial: (&net.Dialer{}).DialContext, log: log.With("part", "controller"), known: map[fleet.VMID]guest{}}
+	live.guests = nodes.entries
+	control, err := newControl(ctx, cfg, db, nodes, log)
 	if err != nil {
 		abandon(answers, segments)
 		return err

@@ -13,6 +13,10 @@ import (
 
 // newSwarm makes the part that keeps a Docker Swarm.
 func (s *swarms) newSwarm(cfg *config.Config, d config.Swarm) (*swarm.Swarm, error) {
+	return swarm.New(s.swarmConfig(cfg, d))
+}
+
+func (s *swarms) swarmConfig(cfg *config.Config, d config.Swarm) swarm.Config {
 	init := swarm.Init{
 		Advertise:    d.Advertise,
 		Availability: swarm.Availability(d.Availability),
@@ -32,7 +36,7 @@ func (s *swarms) newSwarm(cfg *config.Config, d config.Swarm) (*swarm.Swarm, err
 			}
 		}
 	}
-	return swarm.New(swarm.Config{
+	return swarm.Config{
 		Name:     d.Name,
 		Host:     d.Host,
 		TLS:      (*swarm.TLS)(d.TLS),
@@ -47,7 +51,7 @@ func (s *swarms) newSwarm(cfg *config.Config, d config.Swarm) (*swarm.Swarm, err
 		Memory: swarmMemory{s.store, d.Name},
 		Record: s.record.Record,
 		Log:    s.log,
-	})
+	}
 }
 
 // settings are what can change while a swarm is kept.
