@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,8 @@ func (a *app) assets() (*config.Config, *assets.Store, error) {
 func (a *app) assetListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "the images in the store",
+		Long: `List shows every version of every image that is on the server's disk, whom its
+signature is from, and which one machines boot (current).`,
 		Example: "  bootd asset list\n  bootd asset list -o json",
 		Args:    exactly(),
 		RunE: func(*cobra.Command, []string) error {
@@ -72,7 +75,8 @@ func (a *app) assetFetchCommand() *cobra.Command {
 signatures, and makes it the one that machines boot. An interrupted fetch is
 resumed. IMAGE is fedora-coreos/STREAM, flatcar/CHANNEL, or one declared under
 images in bootd.yaml.`,
-		Example: "  bootd asset fetch fedora-coreos/stable\n  bootd asset fetch flatcar/stable --cpu aarch64",
+		Example:           "  bootd asset fetch fedora-coreos/stable\n  bootd asset fetch flatcar/stable --cpu aarch64",
+		ValidArgsFunction: a.completeSources,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{errors.New("name an image: bootd asset fetch IMAGE")}
@@ -172,9 +176,12 @@ func (a *app) importISO(c *cobra.Command, iso assets.ISO, family string) error {
 
 func (a *app) assetRmCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "rm IMAGE [VERSION]",
-		Short:   "remove an image, or one version of it",
-		Example: "  bootd asset rm fedora-coreos/testing",
+		Use:   "rm IMAGE [VERSION]",
+		Short: "remove an image, or one version of it",
+		Long: `Rm removes files that no other image shares. When the version that machines boot is
+removed, the newest of the others takes its place.`,
+		Example:           "  bootd asset rm fedora-coreos/testing",
+		ValidArgsFunction: a.completeStored,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
 				return usageError{errors.New("bootd asset rm takes IMAGE [VERSION]")}
@@ -200,9 +207,47 @@ func (a *app) assetRmCommand() *cobra.Command {
 	}
 }
 
+// completeStored offers the images in the store, and then their versions.
+func (a *app) completeStored(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var out []string
+	if _, s, err := a.assets(); err == nil && len(args) < 2 {
+		records, _ := s.List() // those that can be read
+		for _, r := range records {
+			switch {
+			case len(args) == 0:
+				out = append(out, r.Image.Name)
+			case r.Image.Name == args[0]:
+				out = append(out, r.Image.Version)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeSources offers the images that can be fetched: those that the
+// configuration names, and those that are known without.
+func (a *app) completeSources(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	out := []string{"fedora-coreos/next", "fedora-coreos/stable", "fedora-coreos/testing", "flatcar/alpha", "flatcar/beta", "flatcar/lts", "flatcar/stable"}
+	if cfg, err := config.Load(a.dir); err == nil {
+		out = append(out, imageNames(cfg)...)
+		for _, i := range cfg.Images {
+			out = append(out, i.Name)
+		}
+	}
+	slices.Sort(out)
+	out = slices.DeleteFunc(slices.Compact(out), func(n string) bool {
+		return slices.Contains(args, n) || strings.HasPrefix(n, string(boot.ESXi)+"/") // which is imported
+	})
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
 func (a *app) assetLoadersCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "loaders", Example: "  bootd asset loaders", Short: "the iPXE builds that were found, and for which firmware", Args: exactly(),
+		Use: "loaders", Example: "  bootd asset loaders", Short: "the iPXE builds that were found, and for which firmware",
+		Long: `Loaders shows what firmware can be given first: iPXE, and signed shims and GRUBs,
+from loaders in bootd.yaml, the state directory and the places where distributions
+install them. Which firmware a build is for is told by its contents.`, Args: exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := config.Load(a.dir)
 			if err != nil {

@@ -31,11 +31,15 @@ does by itself stops.`,
 		},
 	}
 	pause.Flags().BoolVar(&background, "background", false, "only what it does by itself")
-	return group(&cobra.Command{Use: "controller", Short: "the controller of hosts, VMs and clusters"},
+	return group(&cobra.Command{Use: "controller", Short: "the controller of hosts, VMs and clusters",
+		Long: `Controller commands are about the part of the server that has Photon Controller's
+API: hosts, images, VMs and clusters of tenants. controller: {} in bootd.yaml
+switches it on.`},
 		a.controllerShowCommand(),
 		pause,
 		&cobra.Command{
-			Use: "resume", Short: "take changes again", Example: "  bootd controller resume", Args: exactly(),
+			Use: "resume", Short: "take changes again",
+			Long: `Resume ends a pause, of people's changes and of what the controller does by itself.`, Example: "  bootd controller resume", Args: exactly(),
 			RunE: func(c *cobra.Command, _ []string) error {
 				task, err := a.api().Fleet().Do(c.Context(), theDeployment+"/resume_system", nil)
 				return a.done(c.Context(), task, err, "the controller takes changes")

@@ -10,7 +10,9 @@ import (
 var flavorKinds = []string{"vm", "ephemeral-disk", "persistent-disk"}
 
 func (a *app) flavorCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "flavor", Short: "what VMs and disks cost, and how large VMs are"},
+	return group(&cobra.Command{Use: "flavor", Short: "what VMs and disks cost, and how large VMs are",
+		Long: `A flavor is a size that VMs or disks come in, and what each one of it costs of the
+resource ticket of its project.`},
 		a.flavorCreateCommand(), a.flavorListCommand(), a.flavorShowCommand(), a.flavorDeleteCommand())
 }
 
@@ -49,7 +51,8 @@ cost like storage.SHARED_VMFS a disk goes only to datastores with that tag.`,
 func (a *app) flavorListCommand() *cobra.Command {
 	var kind string
 	c := &cobra.Command{
-		Use: "list", Short: "the flavors", Args: exactly(), Example: "  bootd flavor list\n  bootd flavor list --kind vm",
+		Use: "list", Short: "the flavors",
+		Long: `List shows all flavors, with what one VM or disk of each costs.`, Args: exactly(), Example: "  bootd flavor list\n  bootd flavor list --kind vm",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := oneOf("kind", kind, flavorKinds...); err != nil {
 				return err
@@ -75,7 +78,8 @@ func (a *app) flavorListCommand() *cobra.Command {
 func (a *app) flavorShowCommand() *cobra.Command {
 	var kind string
 	c := &cobra.Command{
-		Use: "show FLAVOR", Short: "one flavor", Example: "  bootd flavor show small --kind vm",
+		Use: "show FLAVOR", Short: "one flavor",
+		Long: `Show prints one flavor, named by its name or ID.`, Example: "  bootd flavor show small --kind vm",
 		Args: exactly("FLAVOR"), ValidArgsFunction: a.completeEntities("/flavors"),
 		RunE: func(c *cobra.Command, args []string) error {
 			found, err := a.named(c.Context(), "flavor", "/flavors", args[0], "kind", kind)
@@ -99,7 +103,9 @@ func (a *app) flavorShowCommand() *cobra.Command {
 func (a *app) flavorDeleteCommand() *cobra.Command {
 	var kind string
 	c := &cobra.Command{
-		Use: "delete FLAVOR", Short: "remove a flavor", Example: "  bootd flavor delete small --kind vm",
+		Use: "delete FLAVOR", Short: "remove a flavor",
+		Long: `Delete removes a flavor. One that VMs or disks still have goes when the last of
+them is gone.`, Example: "  bootd flavor delete small --kind vm",
 		Args: exactly("FLAVOR"), ValidArgsFunction: a.completeEntities("/flavors"),
 		RunE: func(c *cobra.Command, args []string) error {
 			found, err := a.named(c.Context(), "flavor", "/flavors", args[0], "kind", kind)

@@ -70,6 +70,17 @@ func (a *app) completeEntities(path string) cobra.CompletionFunc {
 	}
 }
 
+// completeOfTenant offers the names of what a tenant has.
+func (a *app) completeOfTenant(tenant *tenantFlag, what string) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		t, err := a.tenant(c.Context(), tenant)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp // without it, or without a server, there is nothing to offer
+		}
+		return a.completeEntities(at("/tenants", t, what))(c, args, word)
+	}
+}
+
 // tenantFlag is the tenant that a command is about.
 type tenantFlag struct{ name string }
 

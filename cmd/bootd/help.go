@@ -117,6 +117,7 @@ func (a *app) completionCommand() *cobra.Command {
 		Use:                   "completion SHELL",
 		Short:                 "a script that completes commands in bash, fish or zsh",
 		Long:                  aboutCompletion,
+		Example:               "  source <(bootd completion bash)",
 		DisableFlagsInUseLine: true,
 		ValidArgs:             shells,
 		Args: func(c *cobra.Command, args []string) error {

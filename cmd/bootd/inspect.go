@@ -9,14 +9,17 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"bootd/boot/dhcp"
 	"bootd/internal/api"
 )
 
 func (a *app) leaseCommand() *cobra.Command {
-	c := &cobra.Command{Use: "lease", Short: "the addresses that were given out"}
+	c := &cobra.Command{Use: "lease", Short: "the addresses that were given out",
+		Long: `Lease commands are about the addresses that the server's DHCP has given to
+machines.`}
 	return group(c, a.leaseReleaseCommand(), &cobra.Command{
 		Use: "list", Short: "who has which address",
+		Long: `List shows every lease: offered, bound, released (kept for the same machine as long
+as others are free), declined (somebody else uses the address) or expired.`,
 		Example: "  bootd lease list",
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -87,8 +90,11 @@ func (a *app) eventsCommand() *cobra.Command {
 	var follow bool
 	var machine string
 	c := &cobra.Command{
-		Use:     "events",
-		Short:   "what has happened, and what happens",
+		Use:   "events",
+		Short: "what has happened, and what happens",
+		Long: `Events shows each step of each boot as the server noted it: the newest thousands,
+and with --follow what comes from now on. With -o json or yaml each event is a
+document of its own.`,
 		Example: "  bootd events --follow\n  bootd events --machine node1 -o json",
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -124,59 +130,4 @@ func (a *app) event(e api.Event) error {
 	}
 	_, err := fmt.Fprintln(a.out, strings.TrimRight(strings.Join(parts, "  "), " "))
 	return err
-}
-
-func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "status", Short: "how the server is",
-		Example: "  bootd status\n  bootd status -o json",
-		Args:    exactly(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := a.api().Status(c.Context())
-			if err != nil {
-				return err
-			}
-			if a.format == "json" {
-				return a.json(s)
-			}
-			return a.status(s)
-		},
-	}
-}
-
-func (a *app) status(s api.Status) error {
-	fmt.Fprintf(a.out, "bootd %s, process %d, up %s, configuration %s\n", s.Version, s.PID, short(time.Since(s.Started)), s.Config)
-	fmt.Fprintf(a.out, "%d profile(s), %d machine entry(s)\n", s.Profiles, s.Machines)
-	for _, n := range s.Networks {
-		fmt.Fprintf(a.out, "network %s: %s on %s, %s\n", n.Name, n.Subnet, n.Interface, n.Mode)
-		for _, o := range n.Others {
-			what := "answers machines that boot"
-			if o.Offers.IsValid() {
-				what = "gives addresses, such as " + o.Offers.String()
-			}
-			fmt.Fprintf(a.out, "  - another DHCP server, %s (%s), %s: stop it, or leave the addresses to it (mode: proxy)\n", o.Addr, o.MAC, what)
-		}
-		for _, f := range n.Floods {
-			from := dhcp.Flood{Relay: f.Relay, Port: f.Port}.Source()
-			fmt.Fprintf(a.out, "  - new machines from %s ask for addresses and do not take them, since %s: %d request(s) not answered, %d address(es) held; look there for who makes hardware addresses up\n",
-				from, f.Since.Format(time.DateTime), f.Dropped, f.Held)
-		}
-	}
-	for _, i := range s.Images {
-		v := i.Version
-		if v == "" {
-			v = "missing; see `bootd asset fetch --help`"
-		}
-		fmt.Fprintf(a.out, "image %s: %s\n", i.Name, v)
-	}
-	for _, w := range s.Swarms {
-		fmt.Fprintln(a.out, strings.TrimSpace(fmt.Sprintf("swarm %s on %s: %s %s", w.Name, w.Host, w.Phase, w.Text)))
-		for _, n := range w.Notices {
-			fmt.Fprintln(a.out, "  -", n)
-		}
-	}
-	if s.Problem != "" {
-		fmt.Fprintf(a.out, "\nThe configuration on disk has mistakes; an older one is in force:\n%s\n", s.Problem)
-	}
-	return nil
 }

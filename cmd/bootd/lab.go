@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +57,9 @@ func (a *app) labInstallCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "install", Example: "  bootd lab install --tests",
 		Short: "install the packages that a lab needs (Debian, Ubuntu)",
-		Args:  exactly(),
+		Long: `Install runs apt-get for what is not there yet: QEMU, its firmware, iPXE, Docker
+and what builds the live image.`,
+		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			missing := lab.Missing(tests)
 			if len(missing) == 0 {
@@ -87,7 +90,9 @@ func (a *app) labImageCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "image", Example: "  bootd lab image",
 		Short: "build the lab's live image, unless it is there already",
-		Args:  exactly(),
+		Long: `Image makes a small live system from this distribution's own packages, which the
+lab's machines boot. It takes about a minute and is kept.`,
+		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			i, err := lab.BuildImage(c.Context(), lab.ImageOptions{Dir: lab.ImageDir, Rebuild: rebuild, Progress: a.say})
 			if err != nil {
@@ -127,8 +132,11 @@ func (a *app) labUp(ctx context.Context, l lab.Lab, dir, example, accel string) 
 func (a *app) labUpCommand(open func() (lab.Lab, error)) *cobra.Command {
 	var example, accel string
 	c := &cobra.Command{
-		Use:     "up",
-		Short:   "create the lab: network, engine and boot server",
+		Use:   "up",
+		Short: "create the lab: network, engine and boot server",
+		Long: `Up makes a network namespace with a bridge, a Docker engine for the swarm's
+manager and the server in it. The machines are off until lab power switches them
+on.`,
 		Example: "  bootd lab up\n  bootd lab up --example classic\n  bootd lab up -c ./site",
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -165,8 +173,8 @@ func (a *app) labPowerCommand(open func() (lab.Lab, error)) *cobra.Command {
 		Long: `On and off switch the power, as at the plug; cycle does both. Press is the
 button at the front, which lets the system shut itself down. Without a MACHINE it
 is done to all of them.`,
-		Example:   "  bootd lab power on\n  bootd lab power press node1",
-		ValidArgs: []string{"on", "off", "cycle", "press", "status"},
+		Example:           "  bootd lab power on\n  bootd lab power press node1",
+		ValidArgsFunction: completeLabMachines(open, 1, "on", "off", "cycle", "press", "status"),
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{errors.New("say what to do: bootd lab power on|off|cycle|press|status [MACHINE...]")}
@@ -228,7 +236,9 @@ func (a *app) labStatusCommand(open func() (lab.Lab, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Example: "  bootd lab status\n  bootd lab status --name classic",
 		Short: "show what runs in the lab",
-		Args:  exactly(),
+		Long: `Status shows whether the lab's engine and server run, and of each machine whether
+it is on and what it last wrote on its console.`,
+		Args: exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			l, err := open()
 			if err != nil {
@@ -290,9 +300,11 @@ func clip(s string, n int) string {
 
 func (a *app) labSSHCommand(open func() (lab.Lab, error)) *cobra.Command {
 	return &cobra.Command{
-		Use:     "ssh MACHINE [COMMAND...]",
-		Short:   "a shell on a machine of the lab, or a command there",
-		Example: "  bootd lab ssh node1\n  bootd lab ssh node1 docker info",
+		Use:               "ssh MACHINE [COMMAND...]",
+		Short:             "a shell on a machine of the lab, or a command there",
+		Long:              `Ssh logs in with the key that the lab made for itself.`,
+		Example:           "  bootd lab ssh node1\n  bootd lab ssh node1 docker info",
+		ValidArgsFunction: completeLabMachines(open, 0),
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{errors.New("name a machine: bootd lab ssh MACHINE [COMMAND...]")}
@@ -315,11 +327,34 @@ func (a *app) labSSHCommand(open func() (lab.Lab, error)) *cobra.Command {
 	}
 }
 
+// completeLabMachines offers words in the place of the first argument, if there
+// are any, and the lab's machines: as the argument behind those, or as all of
+// them.
+func completeLabMachines(open func() (lab.Lab, error), from int, words ...string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) < from {
+			return words, cobra.ShellCompDirectiveNoFileComp
+		}
+		var names []string
+		if l, err := open(); err == nil && (from > 0 || len(args) == 0) {
+			machines, _ := l.Status() // of a lab that is not up there are none
+			for _, m := range machines {
+				if !slices.Contains(args, m.Name) {
+					names = append(names, m.Name)
+				}
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
 func (a *app) labDownCommand(open func() (lab.Lab, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: "down", Example: "  bootd lab down",
 		Short: "remove every trace of the lab, but keep its live image",
-		Args:  exactly(),
+		Long: `Down switches the machines off and removes the lab's processes, network, leases and
+configuration.`,
+		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			l, err := open()
 			if err != nil {

@@ -21,13 +21,19 @@ func (a *app) api() *client.Client {
 }
 
 func (a *app) machineCommand() *cobra.Command {
-	c := &cobra.Command{Use: "machine", Short: "the machines and their boots"}
+	c := &cobra.Command{Use: "machine", Short: "the machines and their boots",
+		Long: `A machine is known by an entry in machines/*.yaml, or because it asked for
+something. These commands show what each one does, and order what is to happen to
+it.`}
 	group(c, a.orderCommands()...)
 	group(c, a.powerCommand())
 	return group(c,
 		&cobra.Command{
 			Use: "list", Short: "where each machine is",
-			Example: "  bootd machine list\n  bootd machine list -o json",
+			Long: `List shows every machine, the stage that its latest boot has reached, since when,
+and what it waits for. With -o wide also the entry that it has, and what it says
+of itself.`,
+			Example: "  bootd machine list\n  bootd machine list --watch\n  bootd machine list -o wide",
 			Args:    exactly(),
 			RunE: func(c *cobra.Command, _ []string) error {
 				list, err := a.api().Machines(c.Context())
@@ -42,6 +48,8 @@ func (a *app) machineCommand() *cobra.Command {
 		},
 		&cobra.Command{
 			Use: "show MACHINE", Short: "a machine, and its latest boot step by step",
+			Long: `Show prints all that is known of a machine, named by its name or hardware address:
+what it got when, by which way, and what is missing to go on.`,
 			Example: "  bootd machine show node1\n  bootd machine show 52:54:00:00:00:01",
 			Args:    exactly("MACHINE"), ValidArgsFunction: a.completeMachines,
 			RunE: func(c *cobra.Command, args []string) error {
@@ -146,9 +154,19 @@ func (a *app) machines(list []api.Machine, now time.Time) error {
 		if stage == "" {
 			stage = "never seen"
 		}
-		rows[i] = []string{m.Name, mac, ip, m.Profile, stage, ago(m.Since, now), clip(m.Waits, 70)}
+		waits, inv := m.Waits, m.Inventory
+		if !a.wide {
+			waits = clip(waits, 70)
+		}
+		arch := ""
+		if inv.ArchKnown {
+			arch = inv.Arch.String()
+		}
+		rows[i] = []string{m.Name, mac, ip, m.Profile, stage, ago(m.Since, now), waits,
+			m.Entry, arch, inv.Manufacturer, inv.Product, inv.Serial, ago(m.FirstSeen, now)}
 	}
-	return a.table([]string{"MACHINE", "MAC", "ADDRESS", "PROFILE", "STAGE", "SINCE", "WAITS"}, rows)
+	return a.wideTable(7, []string{"MACHINE", "MAC", "ADDRESS", "PROFILE", "STAGE", "SINCE", "WAITS",
+		"ENTRY", "FIRMWARE", "MANUFACTURER", "PRODUCT", "SERIAL", "FIRST SEEN"}, rows)
 }
 
 func (a *app) machine(m api.Machine) error {

@@ -47,6 +47,8 @@ func (a *app) nextCommand() *cobra.Command {
 	var cancel bool
 	c := &cobra.Command{
 		Use: "next MACHINE", Short: "another profile for the next boot only",
+		Long: `Next lets a machine boot another profile once. The boot after that is as the files
+say again.`,
 		Example: "  bootd machine next node1 --profile rescue\n  bootd machine next node1 --cancel",
 		Args:    exactly("MACHINE"), ValidArgsFunction: a.completeMachines,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -54,17 +54,21 @@ does it, and keeps the passwords to itself. Machines are named one by one, by
 --selector, or with --all; of those, machines without a BMC are left out.`,
 	}
 	return group(c,
-		a.powerAction("on", "switch machines on"),
-		a.powerAction("off", "switch machines off, at once or (--soft) by asking their systems"),
-		a.powerAction("cycle", "switch machines off and on again; on, if they are off"),
-		a.powerAction("status", "whether machines are on"),
+		a.powerAction("on", "switch machines on", `On switches machines on, by their BMCs or by wake-on-LAN. One that is on stays as it
+is. With --boot it boots from another device than usual, this once or from now on.`),
+		a.powerAction("off", "switch machines off, at once or (--soft) by asking their systems", `Off is as pulling the plug: a node's tasks start elsewhere only when the swarm has
+missed it. With --soft the system shuts down, and its node is drained first.`),
+		a.powerAction("cycle", "switch machines off and on again; on, if they are off", `Cycle makes machines boot anew: as pulling the plug and putting it in again. For a
+node, bootd swarm drain before that moves its tasks without a gap.`),
+		a.powerAction("status", "whether machines are on", `Status asks the BMCs of machines, several at a time. It fails when one of them does
+not answer.`),
 	)
 }
 
-func (a *app) powerAction(action, short string) *cobra.Command {
+func (a *app) powerAction(action, short, long string) *cobra.Command {
 	o := powerOrder{action: action}
 	c := &cobra.Command{
-		Use: action + " [MACHINE...]", Short: short,
+		Use: action + " [MACHINE...]", Short: short, Long: long,
 		Example: "  bootd machine power " + action + " node1 node2\n  bootd machine power " + action + " --selector profile=worker,product='ProLiant*'",
 		RunE:    func(c *cobra.Command, args []string) error { return a.power(c.Context(), o, args) },
 		ValidArgsFunction: func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {

@@ -65,7 +65,9 @@ type app struct {
 
 	dir    string // configuration directory
 	socket string // of the API; empty: as the configuration says
-	format string // table or json
+	format string // table or json; with these:
+	wide   bool   // a table with all its columns
+	yaml   bool   // YAML in the place of JSON
 }
 
 const about = `bootd turns diskless machines into a running container cluster.
@@ -93,20 +95,19 @@ func (a *app) command() *cobra.Command {
 	f := root.PersistentFlags()
 	f.StringVarP(&a.dir, "config", "c", defaultDir, "configuration `directory`")
 	f.StringVar(&a.socket, "socket", "", "`path` of the server's socket (default: as configured)")
-	f.StringVarP(&a.format, "output", "o", "table", "`format` of the output: table or json")
-	completeFlag(root, "output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	var output string
+	f.StringVarP(&output, "output", "o", "table", "`format` of the output: table, wide, json or yaml")
+	completeFlag(root, "output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	completeFlag(root, "config", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return nil, cobra.ShellCompDirectiveFilterDirs
 	})
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		return oneOf("output", a.format, "table", "json")
-	}
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.choose(output) }
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
 	root.SetHelpCommand(helpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true // ours says more
-	return group(root,
+	group(root,
 		a.initCommand(),
 		a.serveCommand(),
 		a.checkCommand(),
@@ -130,6 +131,8 @@ func (a *app) command() *cobra.Command {
 		a.completionCommand(),
 		a.manCommand(),
 	)
+	a.addWatch(root)
+	return root
 }
 
 // defaultDir is where the configuration is if nobody says otherwise.
@@ -206,7 +209,9 @@ func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Example: "  bootd version\n  bootd version -o json",
 		Short: "print the version",
-		Args:  exactly(),
+		Long: `Version prints which build of bootd this is, by which Go it was made, and from
+which commit.`,
+		Args: exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			b := thisBuild()
 			if a.format == "json" {

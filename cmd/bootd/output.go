@@ -1,26 +1,128 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"gopkg.in/yaml.v3"
 )
 
-// json writes v as indented JSON.
+// outputs are the values of --output.
+var outputs = []string{"table", "wide", "json", "yaml"}
+
+// choose sets how results are written. Whatever is written as JSON can be
+// written as YAML, and a wide table is a table.
+func (a *app) choose(output string) error {
+	if err := oneOf("output", output, outputs...); err != nil {
+		return err
+	}
+	a.format, a.wide, a.yaml = output, false, false
+	switch output {
+	case "wide":
+		a.format, a.wide = "table", true
+	case "yaml":
+		a.format, a.yaml = "json", true
+	}
+	return nil
+}
+
+// json writes v for programs, as indented JSON or as YAML.
 func (a *app) json(v any) error {
+	if a.yaml {
+		return a.asYAML(v)
+	}
 	e := json.NewEncoder(a.out)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
 
-// jsonLine writes v as JSON in one line, for streams.
+// jsonLine writes v as JSON in one line, or as a document of YAML, for streams.
 func (a *app) jsonLine(v any) error {
+	if a.yaml {
+		if _, err := fmt.Fprintln(a.out, "---"); err != nil {
+			return err
+		}
+		return a.asYAML(v)
+	}
 	e := json.NewEncoder(a.out)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// asYAML writes what v is as JSON, with the same keys in the same order.
+func (a *app) asYAML(v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	n, err := yamlNode(d)
+	if err != nil {
+		return err
+	}
+	e := yaml.NewEncoder(a.out)
+	e.SetIndent(2)
+	return errors.Join(e.Encode(n), e.Close())
+}
+
+// yamlNode reads the next value of JSON.
+func yamlNode(d *json.Decoder) (*yaml.Node, error) {
+	t, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	n := &yaml.Node{}
+	switch t := t.(type) {
+	case json.Delim:
+		n.Kind = yaml.SequenceNode
+		if t == '{' {
+			n.Kind = yaml.MappingNode
+		}
+		for d.More() { // keys and values of an object alternate
+			item, err := yamlNode(d)
+			if err != nil {
+				return nil, err
+			}
+			n.Content = append(n.Content, item)
+		}
+		_, err = d.Token() // the end of it
+		return n, err
+	case json.Number:
+		*n = yaml.Node{Kind: yaml.ScalarNode, Value: t.String()}
+	case string:
+		// It is quoted if a reader of YAML 1.1 could take it for something else,
+		// such as on, or a hardware address of nothing but digits.
+		// The library writes a merge key, and lines of nothing but space, so that
+		// they are read as something else.
+		body := strings.TrimSuffix(t, "\n")
+		if t == "<<" || body != strings.TrimSpace(body) || body == "" {
+			*n = yaml.Node{Kind: yaml.ScalarNode, Style: yaml.DoubleQuotedStyle, Value: t}
+			return n, nil
+		}
+		return n, n.Encode(t)
+	default:
+		return n, n.Encode(t)
+	}
+	return n, nil
+}
+
+// wideTable writes a table of which only -o wide shows the columns from narrow on.
+func (a *app) wideTable(narrow int, header []string, rows [][]string) error {
+	if a.wide {
+		return a.table(header, rows)
+	}
+	short := make([][]string, len(rows))
+	for i, r := range rows {
+		short[i] = r[:narrow]
+	}
+	return a.table(header[:narrow], short)
 }
 
 // table writes rows under a header, in columns. An empty cell is shown as a

@@ -15,10 +15,14 @@ import (
 )
 
 func (a *app) profileCommand() *cobra.Command {
-	c := &cobra.Command{Use: "profile", Short: "what machines get"}
+	c := &cobra.Command{Use: "profile", Short: "what machines get",
+		Long: `A profile in profiles/*.yaml says what its machines boot: image, arguments, Ignition
+and role in the swarm.`}
 	return group(c,
 		&cobra.Command{
 			Use: "list", Short: "the profiles",
+			Long: `List shows the profiles of the configuration directory, and how many entries name
+each.`,
 			Example: "  bootd profile list",
 			Args:    exactly(),
 			RunE: func(*cobra.Command, []string) error {

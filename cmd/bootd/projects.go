@@ -11,7 +11,9 @@ import (
 )
 
 func (a *app) projectCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "project", Short: "where a tenant's VMs, disks and clusters are"},
+	return group(&cobra.Command{Use: "project", Short: "where a tenant's VMs, disks and clusters are",
+		Long: `A project is a part of a tenant's resource ticket, with the VMs, disks and clusters
+that use it.`},
 		a.projectCreateCommand(), a.projectListCommand(), a.projectShowCommand(), a.projectDeleteCommand())
 }
 
@@ -58,7 +60,8 @@ the resource ticket, or the same percentage of all of them.`,
 
 func (a *app) projectListCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "list", Short: "a tenant's projects, and what they use", Args: exactly(),
+		Use: "list", Short: "a tenant's projects, and what they use",
+		Long: `List shows a tenant's projects, and how much of its limits each one uses.`, Args: exactly(),
 		Example: "  bootd project list --tenant acme",
 	}
 	tenant := a.addTenant(c)
@@ -94,10 +97,12 @@ func (a *app) project(c *cobra.Command, tenant *tenantFlag, given string) (entit
 
 func (a *app) projectShowCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "show PROJECT", Short: "one project", Example: "  bootd project show web --tenant acme",
+		Use: "show PROJECT", Short: "one project",
+		Long: `Show prints one project, named by its name or ID, with each of its limits.`, Example: "  bootd project show web --tenant acme",
 		Args: exactly("PROJECT"),
 	}
 	tenant := a.addTenant(c)
+	c.ValidArgsFunction = a.completeOfTenant(tenant, "projects")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		found, err := a.project(c, tenant, args[0])
 		if err != nil {
@@ -119,10 +124,13 @@ func (a *app) projectShowCommand() *cobra.Command {
 
 func (a *app) projectDeleteCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "delete PROJECT", Short: "remove an empty project", Example: "  bootd project delete web --tenant acme",
+		Use: "delete PROJECT", Short: "remove an empty project",
+		Long: `Delete removes a project that has no VMs, disks or clusters, and gives its limits
+back to the resource ticket.`, Example: "  bootd project delete web --tenant acme",
 		Args: exactly("PROJECT"),
 	}
 	tenant := a.addTenant(c)
+	c.ValidArgsFunction = a.completeOfTenant(tenant, "projects")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		found, err := a.project(c, tenant, args[0])
 		if err != nil {

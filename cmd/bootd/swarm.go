@@ -15,7 +15,9 @@ import (
 )
 
 func (a *app) swarmCommand() *cobra.Command {
-	c := &cobra.Command{Use: "swarm", Short: "the Docker Swarm of the machines"}
+	c := &cobra.Command{Use: "swarm", Short: "the Docker Swarm of the machines",
+		Long: `Swarm commands are about the nodes of the swarms that bootd keeps, as swarm: in
+bootd.yaml says. If there are several, --swarm says which.`}
 	var name string
 	c.PersistentFlags().StringVar(&name, "swarm", "", "`name` of the swarm, if there are several")
 	completeFlag(c, "swarm", a.completeSwarms)
@@ -26,14 +28,17 @@ func (a *app) swarmCommand() *cobra.Command {
 		a.removeNodeCommand(&name),
 		a.pruneCommand(&name),
 		a.replaceCommand(&name),
-		group(&cobra.Command{Use: "token", Short: "the secrets that nodes join with"}, a.rotateCommand(&name)),
+		group(&cobra.Command{Use: "token", Short: "the secrets that nodes join with",
+			Long: `A machine gets the token of its role when it boots; it is never shown.`}, a.rotateCommand(&name)),
 	)
 }
 
 func (a *app) swarmNodesCommand(swarm *string) *cobra.Command {
 	return &cobra.Command{
-		Use: "nodes", Short: "the nodes, and which machine each one is", Args: exactly(),
-		Example: "  bootd swarm nodes\n  bootd swarm nodes -o json",
+		Use: "nodes", Short: "the nodes, and which machine each one is",
+		Long: `Nodes shows every node as the swarm's managers see it, and why it has its role and
+availability, if somebody ordered it. With -o wide also its engine and address.`, Args: exactly(),
+		Example: "  bootd swarm nodes\n  bootd swarm nodes --watch\n  bootd swarm nodes -o wide",
 		RunE: func(c *cobra.Command, _ []string) error {
 			list, err := a.api().SwarmNodes(c.Context(), *swarm)
 			if err != nil {
@@ -49,8 +54,10 @@ func (a *app) swarmNodes(list []api.Node) error {
 		return a.json(list)
 	}
 	several := slices.ContainsFunc(list, func(n api.Node) bool { return n.Swarm != list[0].Swarm })
-	head := []string{"NODE", "MACHINE", "ID", "STATE", "AVAILABILITY", "ROLE", "LABELS", "TASKS", "SINCE", "WHY"}
+	head := []string{"NODE", "MACHINE", "ID", "STATE", "AVAILABILITY", "ROLE", "LABELS", "TASKS", "SINCE", "WHY", "ENGINE", "ADDRESS"}
+	narrow := 10
 	if several {
+		narrow++
 		head = append([]string{"SWARM"}, head...)
 	}
 	now := time.Now()
@@ -65,12 +72,12 @@ func (a *app) swarmNodes(list []api.Node) error {
 			labels = append(labels, k+"="+n.Labels[k])
 		}
 		rows[i] = []string{n.Hostname, n.Machine, n.ID, n.State, n.Availability, role, strings.Join(labels, ","), fmt.Sprint(n.Tasks),
-			ago(n.Since, now), n.Why}
+			ago(n.Since, now), n.Why, n.Engine, n.Addr}
 		if several {
 			rows[i] = append([]string{n.Swarm}, rows[i]...)
 		}
 	}
-	return a.table(head, rows)
+	return a.wideTable(narrow, head, rows)
 }
 
 func (a *app) drainCommand(swarm *string) *cobra.Command {
@@ -156,6 +163,7 @@ func (a *app) drained(ctx context.Context, n api.Node, limit time.Duration) (api
 func (a *app) activateCommand(swarm *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "activate NODE", Short: "let a drained or paused node take tasks again",
+		Long:    `Activate ends a drain or a pause, also for the machine's boots to come.`,
 		Example: "  bootd swarm activate node1",
 		Args:    exactly("NODE"), ValidArgsFunction: a.completeNodes(swarm),
 		RunE: func(c *cobra.Command, args []string) error {

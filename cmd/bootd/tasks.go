@@ -13,14 +13,18 @@ import (
 )
 
 func (a *app) taskCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "task", Short: "what the controller does and has done"}, a.taskListCommand(), a.taskShowCommand())
+	return group(&cobra.Command{Use: "task", Short: "what the controller does and has done",
+		Long: `A task is one change that somebody asked the controller for, with the steps that
+it takes.`}, a.taskListCommand(), a.taskShowCommand())
 }
 
 func (a *app) taskListCommand() *cobra.Command {
 	var state, of string
 	states := []string{"QUEUED", "STARTED", "ERROR", "COMPLETED"}
 	c := &cobra.Command{
-		Use: "list", Short: "the tasks of the last days", Args: exactly(),
+		Use: "list", Short: "the tasks of the last days",
+		Long: `List shows the controller's tasks, the newest first: what was asked of which
+entity, and how it ended.`, Args: exactly(),
 		Example: "  bootd task list\n  bootd task list --state ERROR\n  bootd task list --of vm/9d2f...",
 		RunE: func(c *cobra.Command, _ []string) error {
 			state = strings.ToUpper(state)
@@ -57,7 +61,9 @@ func (a *app) taskListCommand() *cobra.Command {
 
 func (a *app) taskShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show ID", Short: "one task, and its steps", Example: "  bootd task show 5b0c...", Args: exactly("ID"),
+		Use: "show ID", Short: "one task, and its steps",
+		Long: `Show prints a task with each of its steps, and of one that failed the reason.`, Example: "  bootd task show 5b0c...", Args: exactly("ID"),
+		ValidArgsFunction: a.completeTasks,
 		RunE: func(c *cobra.Command, args []string) error {
 			t, err := client.FleetGet[photonwire.Task](c.Context(), a.api().Fleet(), "/tasks/"+url.PathEscape(args[0]))
 			if err != nil {
@@ -80,6 +86,18 @@ func (a *app) taskShowCommand() *cobra.Command {
 			return a.table([]string{"TASK", t.Operation}, rows)
 		},
 	}
+}
+
+// completeTasks offers the IDs of tasks, with what they are about.
+func (a *app) completeTasks(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var ids []string
+	if len(args) == 0 {
+		list, _ := client.FleetList[photonwire.Task](c.Context(), a.api().Fleet(), "/tasks") // without a server there is nothing to offer
+		for _, t := range list {
+			ids = append(ids, cobra.CompletionWithDesc(t.ID, t.Operation+" "+t.State))
+		}
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
 }
 
 func (a *app) auditCommand() *cobra.Command {

@@ -11,13 +11,16 @@ import (
 )
 
 func (a *app) tenantCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "tenant", Short: "who shares the hosts"},
+	return group(&cobra.Command{Use: "tenant", Short: "who shares the hosts",
+		Long: `A tenant is somebody who has projects of their own on the hosts. What all of them
+together may use is in the tenant's resource tickets.`},
 		a.tenantCreateCommand(),
 		a.tenantListCommand(),
 		a.tenantShowCommand(),
 		a.tenantGroupsCommand(),
 		&cobra.Command{
 			Use: "delete TENANT", Short: "remove a tenant without projects, with its resource tickets",
+			Long:    `Delete refuses a tenant that still has projects.`,
 			Example: "  bootd tenant delete acme",
 			Args:    exactly("TENANT"), ValidArgsFunction: a.completeEntities("/tenants"),
 			RunE: func(c *cobra.Command, args []string) error {
@@ -36,6 +39,8 @@ func (a *app) tenantCreateCommand() *cobra.Command {
 	var in photonwire.TenantSpec
 	c := &cobra.Command{
 		Use: "create NAME", Short: "make a tenant",
+		Long: `Create makes a tenant. It may use nothing until it has a resource ticket, and
+works in projects that are carved out of one.`,
 		Example: "  bootd tenant create acme\n  bootd tenant create acme --group 'corp\\acme'",
 		Args:    exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -50,7 +55,8 @@ func (a *app) tenantCreateCommand() *cobra.Command {
 
 func (a *app) tenantListCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "the tenants, and what they have", Args: exactly(),
+		Use: "list", Short: "the tenants, and what they have",
+		Long: `List shows the tenants, with their resource tickets and projects.`, Args: exactly(),
 		Example: "  bootd tenant list\n  bootd tenant list -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			list, err := client.FleetList[photonwire.Tenant](c.Context(), a.api().Fleet(), "/tenants")
@@ -90,7 +96,8 @@ func groupNames(list []photonwire.SecurityGroup) string {
 
 func (a *app) tenantShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show TENANT", Short: "one tenant", Example: "  bootd tenant show acme",
+		Use: "show TENANT", Short: "one tenant",
+		Long: `Show prints one tenant, named by its name or ID.`, Example: "  bootd tenant show acme",
 		Args: exactly("TENANT"), ValidArgsFunction: a.completeEntities("/tenants"),
 		RunE: func(c *cobra.Command, args []string) error {
 			found, err := a.named(c.Context(), "tenant", "/tenants", args[0])
@@ -114,6 +121,8 @@ func (a *app) tenantShowCommand() *cobra.Command {
 func (a *app) tenantGroupsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "set-groups TENANT [GROUP...]", Short: "replace a tenant's own security groups",
+		Long: `Set-groups names the groups whose members may work in the tenant's projects.
+Without a GROUP it has none of its own any more.`,
 		Example: "  bootd tenant set-groups acme 'corp\\acme' 'corp\\ops'\n  bootd tenant set-groups acme",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -134,7 +143,9 @@ func (a *app) tenantGroupsCommand() *cobra.Command {
 }
 
 func (a *app) ticketCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "resource-ticket", Short: "what a tenant may use"},
+	return group(&cobra.Command{Use: "resource-ticket", Short: "what a tenant may use",
+		Long: `A resource ticket is a list of limits, such as vm.memory=512GB, that a tenant's
+projects share.`},
 		a.ticketCreateCommand(), a.ticketListCommand(), a.ticketShowCommand())
 }
 
@@ -142,6 +153,7 @@ func (a *app) ticketCreateCommand() *cobra.Command {
 	var limits []string
 	c := &cobra.Command{
 		Use: "create NAME", Short: "give a tenant something that it may use",
+		Long:    `Create makes a resource ticket with at least one limit.`,
 		Example: "  bootd resource-ticket create gold --tenant acme --limit vm=100 --limit vm.memory=512GB",
 		Args:    exactly("NAME"),
 	}
@@ -165,7 +177,9 @@ func (a *app) ticketCreateCommand() *cobra.Command {
 
 func (a *app) ticketListCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "list", Short: "a tenant's resource tickets, and how much of them projects have", Args: exactly(),
+		Use: "list", Short: "a tenant's resource tickets, and how much of them projects have",
+		Long: `List shows a tenant's resource tickets, and how much of each limit has been given
+to projects.`, Args: exactly(),
 		Example: "  bootd resource-ticket list --tenant acme",
 	}
 	tenant := a.addTenant(c)
@@ -192,10 +206,12 @@ func (a *app) ticketListCommand() *cobra.Command {
 
 func (a *app) ticketShowCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "show TICKET", Short: "one resource ticket", Example: "  bootd resource-ticket show gold --tenant acme",
+		Use: "show TICKET", Short: "one resource ticket",
+		Long: `Show prints one resource ticket, named by its name or ID, with each of its limits.`, Example: "  bootd resource-ticket show gold --tenant acme",
 		Args: exactly("TICKET"),
 	}
 	tenant := a.addTenant(c)
+	c.ValidArgsFunction = a.completeOfTenant(tenant, "resource-tickets")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		t, err := a.tenant(c.Context(), tenant)
 		if err != nil {
