@@ -33,7 +33,7 @@ entity, and how it ended.`, Args: exactly(),
 			}
 			kind, id, ok := strings.Cut(of, "/")
 			if of != "" && (!ok || kind == "" || id == "") {
-				return usageError{fmt.Errorf("--of cannot be %q; write it as KIND/ID, such as vm/9d2f...", of)}
+				return usageError{fmt.Errorf("--of cannot be %q; write it as KIND/ID, such as vm/9d2f0c1e", of)}
 			}
 			list, err := client.FleetList[photonwire.Task](c.Context(), a.api().Fleet(), "/tasks", "state", state, "entityKind", kind, "entityId", id)
 			if err != nil {
