@@ -37,11 +37,18 @@ func networkFaults() []fault {
 		}, "network rack", bad, "there is no interface eth7", "ip link", exitFailed},
 		{"interface off", func(t *testing.T, _ *patient) {
 			ip(t, "link set eth1 down")
-			t.Cleanup(func() { ip(t, "link set eth1 up") })
+			t.Cleanup(func() {
+				ip(t, "link set eth1 up")
+				linked(t, true)
+			})
 		}, "network rack", bad, "interface eth1 is switched off", "ip link set eth1 up", exitFailed},
 		{"no cable", func(t *testing.T, p *patient) {
 			p.far.do(func() { ip(t, "link set far down") })
-			t.Cleanup(func() { p.far.do(func() { ip(t, "link set far up") }) })
+			linked(t, false)
+			t.Cleanup(func() {
+				p.far.do(func() { ip(t, "link set far up") })
+				linked(t, true)
+			})
 		}, "network rack", doctor.Warning, "interface eth1 has no link", "cable", exitOK},
 		{"no address", func(t *testing.T, _ *patient) {
 			ip(t, "addr del 10.0.0.1/24 dev eth1")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -219,6 +220,7 @@ func newPatient(t *testing.T) *patient {
 	ip(t, "addr add 10.0.0.1/24 dev eth1")
 	ip(t, "link set eth1 up")
 	p.far.do(func() { ip(t, "link set far up") })
+	linked(t, true)
 
 	kernel := string(kernelFor("x86_64"))
 	write(t, p.dir, map[string]string{
@@ -233,6 +235,19 @@ func newPatient(t *testing.T) *patient {
 		t.Fatalf("%s", &said)
 	}
 	return p
+}
+
+// linked waits until eth1 has a link, or has none: the kernel notes that in its own
+// time.
+func linked(t *testing.T, want bool) {
+	t.Helper()
+	eventuallyTrue(t, func() bool {
+		i, err := net.InterfaceByName("eth1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i.Flags&net.FlagRunning != 0 == want
+	})
 }
 
 // mountState puts an empty disk of a size below the state directory.
