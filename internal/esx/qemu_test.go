@@ -31,7 +31,7 @@ func machines(t *testing.T) *esxtest.QEMU {
 func says(t *testing.T, q *esxtest.QEMU, want string) {
 	t.Helper()
 	text := ""
-	for range 400 {
+	for range 2400 {
 		out, err := os.ReadFile(q.Console("worker-1 " + string(theVM)[:8]))
 		must(t, err)
 		if text = string(out); strings.Contains(text, want) {

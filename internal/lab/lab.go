@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -158,6 +159,10 @@ func (l Lab) RestartServer(ctx context.Context, o Options) error {
 	cancel() // no grace
 	if err := stop(killed, 0, s.Server); err != nil {
 		return err
+	}
+	// For a moment the kernel still lets clients connect to a process that is dead.
+	if err := os.Remove(l.Socket()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot restart the boot server: %w", err)
 	}
 	return l.startServer(ctx, s, o)
 }

@@ -117,8 +117,9 @@ func forwardAtOnce(index int) error {
 	return err
 }
 
-// ensureTap connects a tap for a machine to the bridge, unless it is there.
-func (l Lab) ensureTap(name string) error {
+// Tap connects a tap to the bridge, unless it is there. It is for a machine, and
+// goes with the lab.
+func (l Lab) Tap(name string) error {
 	return l.In(func() error {
 		if _, err := netlink.LinkByName(name); err == nil {
 			return nil

@@ -97,7 +97,7 @@ func (l Lab) powerOn(ctx context.Context, s *state, m Machine) (time.Time, error
 // prepare makes what the machine's QEMU needs. The console of its boot before
 // is kept under another name.
 func (l Lab) prepare(m Machine, h hardware) error {
-	if err := l.ensureTap(h.tap); err != nil {
+	if err := l.Tap(h.tap); err != nil {
 		return err
 	}
 	if err := os.Remove(h.qmp); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -88,10 +88,10 @@ func TestUpAndDown(t *testing.T) {
 	if err != nil || strings.Contains(string(out), "default") {
 		t.Errorf("routes: %s, %v", out, err)
 	}
-	if err := l.ensureTap("tap0"); err != nil {
+	if err := l.Tap("tap0"); err != nil {
 		t.Error(err)
 	}
-	if err := l.ensureTap("tap0"); err != nil {
+	if err := l.Tap("tap0"); err != nil {
 		t.Errorf("again: %v", err)
 	}
 	for range 2 {

@@ -29,6 +29,9 @@ type QEMU struct {
 	Network func(m Machine, nic int, id string) []string
 	// Memory of a machine in MB, at most; 0: what its VM has.
 	Memory int32
+	// In calls start where machines are to run, such as in a network namespace;
+	// nil: here.
+	In func(start func() error) error
 	// Arguments that every machine gets in addition.
 	Arguments []string
 
@@ -59,7 +62,11 @@ func (q *QEMU) PowerOn(h *Host, m Machine) error {
 	}
 	c := exec.Command(program, args...)
 	c.Stdout, c.Stderr = console, console
-	if err := c.Start(); err != nil {
+	start := c.Start
+	if q.In != nil {
+		start = func() error { return q.In(c.Start) }
+	}
+	if err := start(); err != nil {
 		return fmt.Errorf("cannot start VM %s: %w", m.Name, err)
 	}
 	r := &run{c, make(chan struct{})}
@@ -96,7 +103,9 @@ func (q *QEMU) arguments(h *Host, m Machine) ([]string, error) {
 		memory = min(memory, q.Memory)
 	}
 	args := []string{"-name", m.Name, "-uuid", m.UUID, "-m", strconv.Itoa(int(memory)), "-smp", strconv.Itoa(int(m.CPUs)),
-		"-nographic", "-serial", "stdio", "-monitor", "none", "-no-reboot"}
+		"-nographic", "-serial", "stdio", "-monitor", "none", "-no-reboot",
+		// What guests of ESXi find, and tell who boots them.
+		"-smbios", "type=1,manufacturer=VMware,, Inc.,product=VMware7,,1,serial=VMware-" + m.UUID}
 	for i, mac := range m.MACs {
 		id := "n" + strconv.Itoa(i)
 		if q.Network != nil {
