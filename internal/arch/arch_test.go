@@ -42,7 +42,7 @@ var may = map[string][]string{
 	"internal/fleet":       {"boot"},
 	"internal/task":        {"internal/fleet", "internal/store"},
 	"internal/controller":  {"boot", "internal/fleet", "internal/store", "internal/task", "internal/place"},
-	"internal/photon":      {"internal/controller", "internal/fleet", "internal/store", "internal/photon/wire"},
+	"internal/photon":      {"boot", "internal/controller", "internal/fleet", "internal/store", "internal/photon/wire"},
 	"internal/photon/wire": {},
 	"internal/place":       {"internal/fleet"},
 	"internal/esx":         {"boot", "internal/fleet", "internal/esx/vmdk"},

@@ -167,8 +167,13 @@ func (s *server) answer(c *call, methods map[string]handler, method string) (_ r
 // routes is everything there is.
 func (s *server) routes() routes {
 	all := routes{}
-	for _, some := range []routes{s.systemRoutes(), s.tenantRoutes(), s.flavorRoutes(), s.taskRoutes(), s.deploymentRoutes(), s.hostRoutes(), s.imageRoutes(), s.vmRoutes(), s.clusterRoutes()} {
-		maps.Copy(all, some)
+	for _, some := range []routes{s.systemRoutes(), s.tenantRoutes(), s.flavorRoutes(), s.taskRoutes(), s.deploymentRoutes(), s.hostRoutes(), s.imageRoutes(), s.vmRoutes(), s.vmVerbRoutes(), s.clusterRoutes()} {
+		for path, methods := range some {
+			if all[path] == nil {
+				all[path] = map[string]handler{}
+			}
+			maps.Copy(all[path], methods)
+		}
 	}
 	return all
 }
