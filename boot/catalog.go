@@ -185,7 +185,10 @@ func (c *Catalog) match(inv Inventory) (best, rival *entry) {
 }
 
 // FallbackName is the host name of a machine that nobody has named.
-func FallbackName(mac MAC) string { return string(hex.AppendEncode([]byte("node-"), mac[:])) }
+func FallbackName(mac MAC) string {
+	b := make([]byte, 0, len("node-")+2*len(mac))
+	return string(hex.AppendEncode(append(b, "node-"...), mac[:]))
+}
 
 // NetworkOf returns the network that addr lies in, or nil.
 func (c *Catalog) NetworkOf(addr netip.Addr) *Network {

@@ -124,9 +124,11 @@ func (p Policy) query(r Request, link Link, now time.Time) (*query, error) {
 	case n.Mode == boot.Off:
 		return nil, fmt.Errorf("network %s is %s", n.Name, n.Mode)
 	}
-	q := new(query)
+	var q *query
 	if r.work != nil {
 		q = &r.work.query
+	} else {
+		q = new(query)
 	}
 	*q = query{Policy: p, Request: r, catalog: catalog, link: link, now: now, network: n}
 	inv := p.Remembered(r.MAC).Merge(r.Inventory())

@@ -24,13 +24,14 @@ func BenchmarkDecodeAnswer(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			p := policy(b, roomy())
+			var desk dhcp.Desk
 			b.ReportAllocs()
 			for b.Loop() {
 				r, err := dhcp.Decode(c.packet)
 				if err != nil {
 					b.Fatal(err)
 				}
-				if a := p.Answer(r, eth1, t0); a.Reply == nil {
+				if a := desk.Answer(p, r, eth1, t0); a.Reply == nil {
 					b.Fatal(a.Why)
 				}
 			}

@@ -131,6 +131,9 @@ func seconds(t time.Duration) uint32 {
 // then option 54; others: option 66 or sname). It reports false when there is
 // nothing for this client to boot.
 func (q *query) bootFile(m *message) (file string, ok bool) {
+	if !q.boots() {
+		return "", false
+	}
 	file, ok = boot.BootFile(q.booter(), q.to.Profile, q.Loaders, q.base())
 	if !ok {
 		return "", false

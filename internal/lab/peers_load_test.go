@@ -68,7 +68,7 @@ func newLoad(b testing.TB, r room, flight, clients int) *load {
 		l.socket, err = relaySocket()
 		return err
 	})
-	b.Cleanup(func() { _ = unix.Close(l.socket) })
+	b.Cleanup(l.close)
 	agent := netip.MustParseAddr(roomAgent).As4()
 	for i := range l.slots {
 		p := &l.slots[i].packet
@@ -77,6 +77,14 @@ func newLoad(b testing.TB, r room, flight, clients int) *load {
 		copy(p[236:], "\x63\x82\x53\x63\x35\x01")
 	}
 	return l
+}
+
+// close gives the port up. What is in flight is not waited for.
+func (l *load) close() {
+	if l.socket >= 0 {
+		_ = unix.Close(l.socket)
+		l.socket = -1
+	}
 }
 
 // relaySocket opens the port of the relay agent, towards the server. It is no
