@@ -54,10 +54,10 @@ fuzz:
 	    CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
 # The last of them compare bootd with other servers, as far as those are
-# installed: apt-get install kea-dhcp4-server dnsmasq-base tftpd-hpa
+# installed: apt-get install kea-dhcp4-server kea-admin dnsmasq-base tftpd-hpa
 bench: build
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./boot/... ./ignition ./assets $$($(GO) list ./internal/... | grep -v /lab$$)
-	$(SUDO) env "PATH=$$PATH" BOOTD=$(CURDIR)/$(BOOTD) CGO_ENABLED=0 $(GO) test -run '^$$' -bench Peers -benchtime 1x ./internal/lab
+	$(SUDO) env "PATH=$$PATH" BOOTD=$(CURDIR)/$(BOOTD) CGO_ENABLED=0 $(GO) test -timeout 30m -run '^$$' -bench Peers -benchtime 1x ./internal/lab
 
 # DESTDIR is for who makes a package; without it the user and the directories are
 # made at once.
