@@ -130,6 +130,7 @@ func (a *app) command() *cobra.Command {
 		a.versionCommand(),
 		a.completionCommand(),
 		a.manCommand(),
+		a.openAPICommand(),
 	)
 	a.addWatch(root)
 	return root

@@ -49,6 +49,7 @@ const eventsPath = "/v1/events"
 // routes is everything there is, but for the stream of events.
 func (a *api) routes() map[string]map[string]handler {
 	return map[string]map[string]handler{
+		documentPath:   {http.MethodGet: func(*http.Request) (any, error) { return Document(a.Status().Version) }},
 		"/v1/status":   {http.MethodGet: func(*http.Request) (any, error) { return a.Status(), nil }},
 		"/v1/machines": {http.MethodGet: func(*http.Request) (any, error) { return nonNil(a.Machines()), nil }},
 		"/v1/machines/{id}": {

@@ -18,6 +18,7 @@ import (
 
 	"bootd/boot"
 	"bootd/internal/api"
+	"bootd/internal/openapi/openapitest"
 )
 
 var (
@@ -101,7 +102,9 @@ var tl = boot.Timeline{ID: "00112233aabbccdd", MAC: mac1, Started: epoch, Steps:
 // config is an API whose server knows two machines; one was never seen.
 func config(s *source) api.Config {
 	return api.Config{
-		Status: func() api.Status { return api.Status{Version: "1", Started: epoch, Problem: "bootd.yaml:3:1: no"} },
+		Status: func() api.Status {
+			return api.Status{Version: "1", Started: epoch, Problem: "bootd.yaml:3:1: no", Networks: []api.Network{}, Images: []api.Image{}}
+		},
 		Machines: func() []api.Machine {
 			return []api.Machine{{Name: "node1", MAC: mac1, Stage: boot.Script, Boot: &tl}, {Name: "blade-{{.serial}}"}}
 		},
@@ -129,7 +132,18 @@ func do(t *testing.T, h http.Handler, method, target, body string) *httptest.Res
 	t.Helper()
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body)))
+	described(t).Answer(t, method, target, w.Code, w.Header(), w.Body.Bytes())
 	return w
+}
+
+// described is the API as its document has it.
+func described(t *testing.T) *openapitest.Document {
+	t.Helper()
+	text, err := api.Document("1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return openapitest.Load(t, text)
 }
 
 func TestAnswers(t *testing.T) {
@@ -143,6 +157,7 @@ func TestAnswers(t *testing.T) {
 		status               int
 		want                 string // part of the body
 	}{
+		{"GET", "/openapi.json", "", 200, `"openapi":"3.0.3"`},
 		{"GET", "/v1/status", "", 200, `"problem":"bootd.yaml:3:1: no"`},
 		{"GET", "/v1/machines", "", 200, machine},
 		{"GET", "/v1/machines/node1", "", 200, machine},

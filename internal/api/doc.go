@@ -1,7 +1,8 @@
 // Package api is bootd's HTTP interface for operators and their programs:
 // JSON under /v1, server-sent events at /v1/events, problem details (RFC 9457)
 // as errors. It is served on a unix socket, whose permissions say who may use
-// it; machines cannot reach it.
+// it; machines cannot reach it. What is below, in full and with every field, is
+// at /openapi.json, see [Document].
 //
 //	GET  /v1/status                how the server is, mistakes in its configuration
 //	GET  /v1/machines              machines that are configured or have been seen

@@ -65,6 +65,7 @@ func TestPower(t *testing.T) {
 		})
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(tt.method, "/v1/machines/"+tt.machine+"/power", strings.NewReader(tt.body)))
+		described(t).Answer(t, tt.method, "/v1/machines/"+tt.machine+"/power", w.Code, w.Header(), w.Body.Bytes())
 		got := strings.TrimSpace(w.Body.String())
 		if w.Code != 200 {
 			var p api.Problem

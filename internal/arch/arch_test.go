@@ -36,13 +36,14 @@ var may = map[string][]string{
 	"internal/override":    {"boot", "internal/store"},
 	"internal/power":       {"boot"},
 	"internal/swarm":       {"boot"},
-	"internal/api":         {"boot"},
+	"internal/api":         {"boot", "internal/openapi"},
+	"internal/openapi":     {},
 	"internal/doctor":      {},
 	"internal/metrics":     {"boot"},
 	"internal/fleet":       {"boot"},
 	"internal/task":        {"internal/fleet", "internal/store"},
 	"internal/controller":  {"boot", "internal/fleet", "internal/store", "internal/task", "internal/place"},
-	"internal/photon":      {"boot", "internal/controller", "internal/fleet", "internal/store", "internal/photon/wire"},
+	"internal/photon":      {"boot", "internal/controller", "internal/fleet", "internal/store", "internal/photon/wire", "internal/openapi"},
 	"internal/photon/wire": {},
 	"internal/place":       {"internal/fleet"},
 	"internal/esx":         {"boot", "internal/fleet", "internal/esx/vmdk"},
@@ -84,6 +85,7 @@ var only = map[string][]string{
 	"github.com/vbauerster/mpb":            {"cmd/bootd"},
 	"github.com/coreos/go-systemd":         {"cmd/bootd"},
 	"github.com/prometheus/client_golang":  {"internal/metrics"},
+	"github.com/getkin/kin-openapi":        {"internal/openapi/openapitest"},
 }
 
 // A goPackage is what the rules look at: imports of its non-test files, and

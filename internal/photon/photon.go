@@ -82,7 +82,7 @@ func (c *call) link(parts ...string) string {
 type routes map[string]map[string]handler
 
 // free are the paths that everyone may call, with a token or without.
-var free = map[string]bool{"/auth": true, "/available": true}
+var free = map[string]bool{"/auth": true, "/available": true, documentPath: true}
 
 // unpaused are the last parts of paths that work while the system is paused.
 var unpaused = map[string]bool{"pause_system": true, "pause_background_tasks": true, "resume_system": true}

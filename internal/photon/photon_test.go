@@ -17,6 +17,7 @@ import (
 
 	"bootd/internal/controller"
 	"bootd/internal/fleet"
+	"bootd/internal/openapi/openapitest"
 	"bootd/internal/photon"
 	"bootd/internal/photon/wire"
 	"bootd/internal/store"
@@ -28,13 +29,14 @@ var quiet = slog.New(slog.DiscardHandler)
 // A site is a server as it runs, with a real store behind it, and a client that
 // trusts its certificate.
 type site struct {
-	t       *testing.T
-	base    string // https://127.0.0.1:PORT
-	http    *http.Client
-	token   string
-	control *controller.Controller
-	store   *store.Store
-	tasks   *task.Runner
+	t         *testing.T
+	base      string // https://127.0.0.1:PORT
+	http      *http.Client
+	token     string
+	control   *controller.Controller
+	store     *store.Store
+	tasks     *task.Runner
+	described *openapitest.Document
 }
 
 // start runs a server until the test ends. change may alter its configuration.
@@ -57,7 +59,11 @@ func startWith(t *testing.T, dir string, o controller.Options, change ...func(*p
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	tasks := task.New(db, task.Options{Pause: time.Millisecond, Log: quiet})
-	s := &site{t: t, control: controller.New(db, tasks, o), store: db, tasks: tasks}
+	text, err := photon.Document("1.2.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{t: t, control: controller.New(db, tasks, o), store: db, tasks: tasks, described: openapitest.Load(t, text)}
 	cert, _, err := photon.Certificate(filepath.Join(dir, "controller.pem"), []string{"127.0.0.1", "localhost"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -141,6 +147,7 @@ func (s *site) do(method, path string, body any) answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.described.Answer(s.t, method, path, resp.StatusCode, resp.Header, b)
 	return answer{s.t, method + " " + path, resp.StatusCode, resp.Header, b}
 }
 

@@ -28,7 +28,11 @@ func (s *server) systemRoutes() routes {
 				GitCommitHash: cmp.Or(s.Commit, s.Version), NetworkType: "PHYSICAL",
 			}), nil
 		}},
-		"/status":   {http.MethodGet: s.status},
+		"/status": {http.MethodGet: s.status},
+		documentPath: {http.MethodGet: func(*call) (reply, error) {
+			d, err := Document(s.Version)
+			return ok(d), err
+		}},
 		"/endpoint": {http.MethodGet: func(*call) (reply, error) { return ok(s.Endpoint()), nil }},
 	}
 }

@@ -174,6 +174,10 @@ func TestSystemS1S2S3S4S6(t *testing.T) {
 	if a := closed.get("/available"); a.status != 200 {
 		t.Errorf("S6: %d", a.status)
 	}
+	// What the API is, is no secret.
+	if a := closed.get("/openapi-photon.json"); a.status != 200 || !strings.Contains(string(a.body), `"version":"1.2.3"`) {
+		t.Errorf("%d %.200s", a.status, a.body)
+	}
 	for _, path := range []string{"/tenants", "/status", "/deployments", "/none", "/tasks/x", "/info"} {
 		closed.get(path).fails(401, "MissingAuthToken", "No token")
 	}
