@@ -36,11 +36,32 @@ func (c *Controller) doNetworks(ctx context.Context, call *task.Call) error {
 		}
 		now = s.NICs
 	}
+	known, err := c.knownAddress(ctx, v)
+	if err != nil {
+		return err
+	}
 	out := []connectionJSON{}
-	for _, n := range v.NICs {
-		out = append(out, connectionOf(n, now))
+	for i, n := range v.NICs {
+		x := connectionOf(n, now)
+		if i == 0 && x.IPAddress == "" && known.IsValid() {
+			x.address(known) // only VMware Tools would tell the host
+		}
+		out = append(out, x)
 	}
 	return call.Result(ctx, map[string][]connectionJSON{"networkConnections": out})
+}
+
+// knownAddress is the address that a node of a cluster was given; invalid: none.
+func (c *Controller) knownAddress(ctx context.Context, v vm) (netip.Prefix, error) {
+	if v.Cluster == "" {
+		return netip.Prefix{}, nil
+	}
+	n, err := store1(ctx, c, nodes, nodeKey(v.Cluster, v.ID))
+	if err != nil || !n.Addr.IsValid() {
+		return netip.Prefix{}, ignore(err)
+	}
+	x, err := store1(ctx, c, clusters, string(v.Cluster))
+	return netip.PrefixFrom(n.Addr, x.Network.Bits), ignore(err)
 }
 
 // connectionOf is a NIC with what its host says of it.
@@ -61,13 +82,16 @@ func connectionOf(n fleet.NIC, now []fleet.NICStatus) connectionJSON {
 		j = 0
 	}
 	if j >= 0 {
-		a := now[i].Addrs[j]
-		x.IPAddress = a.Addr().String()
-		if a.Addr().Is4() && !a.IsSingleIP() {
-			x.Netmask = net.IP(net.CIDRMask(a.Bits(), 32)).String()
-		}
+		x.address(now[i].Addrs[j])
 	}
 	return x
+}
+
+func (x *connectionJSON) address(a netip.Prefix) {
+	x.IPAddress = a.Addr().String()
+	if a.Addr().Is4() && !a.IsSingleIP() {
+		x.Netmask = net.IP(net.CIDRMask(a.Bits(), 32)).String()
+	}
 }
 
 func (c *Controller) doTicket(ctx context.Context, call *task.Call) error {

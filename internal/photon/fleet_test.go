@@ -192,7 +192,8 @@ func TestHosts(t *testing.T) {
 	if bytes.Contains(f.get("/hosts/"+f.hostID).body, []byte("secret")) {
 		t.Error("the password is told")
 	}
-	for _, path := range []string{"/hosts", deployment + "/hosts"} {
+	f.post("/deployments//hosts", good(func(h *wire.HostSpec) { h.Address = f.host.Address() })).fails(400, "DuplicateHost", "already registered")
+	for _, path := range []string{"/hosts", "/deployments//hosts", deployment + "/hosts"} {
 		if all := into[wire.List[wire.Host]](f.get(path), 200).Items; len(all) != 1 || all[0].ID != f.hostID {
 			t.Errorf("%s: %+v", path, all)
 		}
@@ -354,8 +355,9 @@ func (f *fleetSite) clusterVMs(id string) {
 		}
 		for _, path := range []string{"/subnets", "/networks"} {
 			task := f.end(f.get("/vms/"+v.ID+path), 201)
-			if n := into[wire.Networks](answer{f.t, task.ID, 200, nil, task.ResourceProperties}, 200).NetworkConnections; len(n) != 1 || n[0].MACAddress == "" {
-				f.t.Errorf("%+v", n)
+			n := into[wire.Networks](answer{f.t, task.ID, 200, nil, task.ResourceProperties}, 200).NetworkConnections
+			if known := strings.HasPrefix(v.Name, "etcd"); len(n) != 1 || n[0].MACAddress == "" || known != (n[0].IPAddress != "") || known != (n[0].Netmask == "255.255.255.0") {
+				f.t.Errorf("%s: %+v", v.Name, n)
 			}
 		}
 	}

@@ -14,10 +14,12 @@ import (
 func (s *server) hostRoutes() routes {
 	out := routes{
 		"/deployments/{id}/hosts": {http.MethodGet: s.listDeploymentHosts, http.MethodPost: s.createHost},
-		"/hosts":                  {http.MethodGet: s.listHosts}, // before 0.8
-		"/hosts/{id}":             {http.MethodGet: s.getHost, http.MethodDelete: s.deleteHost},
-		"/hosts/{id}/tasks":       {http.MethodGet: s.entityTasks(fleet.KindHost, s.lookHost)},
-		"/hosts/{id}/vms":         {http.MethodGet: s.hostVMs},
+		// The CLI leaves the deployment out when nobody has named it: two slashes.
+		"/deployments/hosts": {http.MethodGet: s.listHosts, http.MethodPost: s.addHost},
+		"/hosts":             {http.MethodGet: s.listHosts}, // before 0.8
+		"/hosts/{id}":        {http.MethodGet: s.getHost, http.MethodDelete: s.deleteHost},
+		"/hosts/{id}/tasks":  {http.MethodGet: s.entityTasks(fleet.KindHost, s.lookHost)},
+		"/hosts/{id}/vms":    {http.MethodGet: s.hostVMs},
 	}
 	for verb, f := range map[string]func(context.Context, controller.Principal, fleet.HostID) (fleet.Task, error){
 		"suspend": s.Controller.SuspendHost, "resume": s.Controller.ResumeHost, "provision": s.Controller.ProvisionHost,
@@ -84,6 +86,10 @@ func (s *server) createHost(c *call) (reply, error) {
 	if _, err := s.theDeployment(c); err != nil {
 		return reply{}, err
 	}
+	return s.addHost(c)
+}
+
+func (s *server) addHost(c *call) (reply, error) {
 	in, err := body[wire.HostSpec](c)
 	if err != nil {
 		return reply{}, err

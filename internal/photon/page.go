@@ -61,7 +61,7 @@ func pageOf(u *url.URL) (url.Values, position, error) {
 // items have the same.
 func cut[T any](c *call, all []T, key func(T) string) (page []T, next, previous *string) {
 	slices.SortFunc(all, func(a, b T) int { return compare(key(a), key(b)) })
-	from, to := 0, len(all)
+	var from, to int
 	if c.at.Before != "" {
 		to, _ = slices.BinarySearchFunc(all, c.at.Before, func(v T, k string) int { return compare(key(v), k) })
 		from = max(0, to-c.at.Size)
