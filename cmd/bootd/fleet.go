@@ -113,13 +113,7 @@ func (a *app) done(ctx context.Context, t photonwire.Task, err error, format str
 	if err != nil {
 		return err
 	}
-	said := ""
-	if t, err = a.api().Fleet().Wait(ctx, t, func(t photonwire.Task) {
-		if now := doing(t); now != "" && now != said && a.format != "json" {
-			fmt.Fprintln(a.err, now)
-			said = now
-		}
-	}); err != nil {
+	if t, err = a.api().Fleet().Wait(ctx, t, a.steps()); err != nil {
 		return err
 	}
 	if err := failure(t); err != nil {
@@ -130,6 +124,17 @@ func (a *app) done(ctx context.Context, t photonwire.Task, err error, format str
 	}
 	_, err = fmt.Fprintf(a.out, format+"\n", args...)
 	return err
+}
+
+// steps says each step of a task once, when it begins.
+func (a *app) steps() func(photonwire.Task) {
+	said := ""
+	return func(t photonwire.Task) {
+		if now := doing(t); now != "" && now != said && a.format != "json" {
+			fmt.Fprintln(a.err, now)
+			said = now
+		}
+	}
 }
 
 // doing is the step that a task is at.

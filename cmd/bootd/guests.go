@@ -123,6 +123,9 @@ func (g *guests) Check(c fleet.Cluster) error {
 	if _, err := g.reportBase(c); err != nil {
 		return wrong("gateway: %v", err)
 	}
+	if n := catalog.NetworkOf(c.Network.Gateway); c.Image == "" && n.Mode != boot.Authoritative {
+		return wrong("gateway: bootd gives no addresses in network %s, where nodes without an image would get theirs: enable the type with an image", n.Name)
+	}
 	for _, a := range c.Addrs() {
 		if m := catalog.Reserved(a); m != nil {
 			return wrong("%s is the address of machine %s (%s)", a, m.Name, m.Origin)
@@ -216,8 +219,9 @@ func (g *guests) leased(a netip.Addr) bool {
 func (g *guests) answers(ctx context.Context, a netip.Addr) bool {
 	ctx, cancel := context.WithTimeout(ctx, probing)
 	defer cancel()
-	found := make(chan bool, 2)
-	for _, port := range []uint16{22, 2377} { // two, since one may be filtered
+	ports := []uint16{22, 2377} // two, since one may be filtered
+	found := make(chan bool, len(ports))
+	for _, port := range ports {
 		go func() {
 			c, err := g.dial(ctx, "tcp", netip.AddrPortFrom(a, port).String())
 			if err == nil {
@@ -226,7 +230,12 @@ func (g *guests) answers(ctx context.Context, a netip.Addr) bool {
 			found <- err == nil || errors.Is(err, syscall.ECONNREFUSED)
 		}()
 	}
-	return <-found || <-found
+	for range ports {
+		if <-found {
+			return true
+		}
+	}
+	return false
 }
 
 // notYet is an error that passes.

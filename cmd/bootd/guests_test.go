@@ -457,8 +457,10 @@ func TestGuestsOthers(t *testing.T) {
 // TestGuestsChecked: what cannot work is told before there is a cluster.
 func TestGuestsChecked(t *testing.T) {
 	s := newGuestSite(t, map[string]string{
-		"bootd.yaml":      "controller: {}\n",
-		"machines/a.yaml": "- {name: printer, mac: '52:54:00:00:00:01', profile: plain, ip: 10.77.0.12}\n", "profiles/plain.yaml": "name: plain\n",
+		"bootd.yaml": "  - {name: hall, interface: lo, subnet: 10.79.0.0/24, server: 10.79.0.2, range: 10.79.0.100-10.79.0.200}\n" +
+			"controller: {clusters: {mesos: {zookeeper: live}}}\n",
+		"profiles/live.yaml": "name: live\nimage: fedora-coreos/stable\n",
+		"machines/a.yaml":    "- {name: printer, mac: '52:54:00:00:00:01', profile: plain, ip: 10.77.0.12}\n", "profiles/plain.yaml": "name: plain\n",
 	})
 	for _, c := range []struct {
 		kind   fleet.ClusterType
@@ -468,7 +470,10 @@ func TestGuestsChecked(t *testing.T) {
 	}{
 		{fleet.Swarm, "i", func(map[string]string) {}, "bootd keeps no swarm that nodes could join: add swarm: {} to bootd.yaml"},
 		{fleet.Kubernetes, "i", func(map[string]string) {}, ""},
-		{fleet.Kubernetes, "", func(map[string]string) {}, "add controller.clusters.kubernetes.etcd: PROFILE to bootd.yaml"},
+		{fleet.Kubernetes, "", func(map[string]string) {}, "gateway: bootd gives no addresses in network rack"},
+		{fleet.Mesos, "", func(p map[string]string) {
+			p["gateway"], p["dns"], p["zookeeper_ip1"] = "10.79.0.1", "10.79.0.1", "10.79.0.11"
+		}, "add controller.clusters.mesos.master: PROFILE to bootd.yaml"},
 		{fleet.Kubernetes, "i", func(p map[string]string) { p["etcd_ip1"] = "10.77.0.12" }, "10.77.0.12 is the address of machine printer (machines/a.yaml:1:3)"},
 		{fleet.Mesos, "i", func(p map[string]string) {
 			p["gateway"], p["dns"], p["zookeeper_ip1"] = "10.78.0.1", "10.78.0.1", "10.78.0.11"
@@ -493,6 +498,42 @@ func TestGuestsChecked(t *testing.T) {
 	failed := s.ended(s.control.CreateCluster(t.Context(), operator, s.project, s.spec(fleet.Mesos, 1)))
 	if c := failed.Cause(); c == nil || c.Code != fleet.IPAddressInUse || !strings.Contains(c.Message, "10.77.0.11") {
 		t.Errorf("%+v", failed)
+	}
+}
+
+// TestGuestsDiskless: a node without a disk has an entry like a machine's before it is
+// switched on, and none when it is gone.
+func TestGuestsDiskless(t *testing.T) {
+	s := newGuestSite(t, map[string]string{
+		"bootd.yaml": "  - {name: hall, interface: lo, subnet: 10.79.0.0/24, server: 10.79.0.2, range: 10.79.0.100-10.79.0.200}\n" +
+			"swarm: {}\ncontroller: {clusters: {swarm: {etcd: live, worker: live}}}\n",
+		"profiles/live.yaml": "name: live\nimage: fedora-coreos/stable\n",
+	})
+	c, err := fleet.ClusterSpec{Name: "two", Type: fleet.Swarm, Properties: map[string]string{
+		"dns": "10.79.0.1", "gateway": "10.79.0.1", "netmask": "255.255.255.0", "etcd_ip1": "10.79.0.11"}}.Cluster("c", "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.guests.Check(c); err != nil {
+		t.Fatal(err)
+	}
+	n := fleet.Node{VM: "v", Cluster: "c", Type: fleet.SwarmEtcd, Name: "etcd-v", MAC: boot.MAC{0, 0x50, 0x56, 1, 2, 3}, Addr: c.Static[0]}
+	if told, err := s.guests.Prepare(t.Context(), c, n); err != nil || told != nil {
+		t.Errorf("%v, %v", told, err)
+	}
+	a, err := s.guests.live.catalog().Assign(boot.Inventory{MAC: n.MAC})
+	if err != nil || a.Name != "etcd-v" || a.Machine == nil || a.Machine.IP != n.Addr || a.Profile.Image != "fedora-coreos/stable" ||
+		a.Profile.Swarm == nil || a.Profile.Swarm.Role != boot.Manager || len(a.Profile.Files) > 0 {
+		t.Errorf("%+v %+v, %v", a, a.Profile, err)
+	}
+	if err := s.guests.Check(c); err == nil || !strings.Contains(err.Error(), "10.79.0.11 is the address of machine etcd-v (a node of cluster two)") {
+		t.Errorf("another one: %v", err)
+	}
+	if err := s.guests.Forget(t.Context(), c, n); err != nil {
+		t.Error(err)
+	}
+	if a, err := s.guests.live.catalog().Assign(boot.Inventory{MAC: n.MAC}); err != nil || a.Machine != nil {
+		t.Errorf("still known: %+v, %v", a.Machine, err)
 	}
 }
 

@@ -68,7 +68,7 @@ func namesThings(use string) bool {
 
 func allScripts(t *testing.T) string {
 	t.Helper()
-	files, err := filepath.Glob("testdata/script/*.txtar")
+	files, err := filepath.Glob("testdata/[sc]*/*.txtar") // script, clusters
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}

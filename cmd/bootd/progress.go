@@ -118,3 +118,41 @@ func (d *downloads) close() {
 	d.mu.Unlock()
 	d.bars.Wait()
 }
+
+// An upload shows how far a file is sent: as a bar on a terminal, not at all
+// elsewhere.
+type upload struct {
+	bars *mpb.Progress // nil: no terminal
+	bar  *mpb.Bar
+}
+
+func newUpload(out io.Writer, name string, n int64) *upload {
+	columns, ok := terminal(out)
+	if !ok {
+		return &upload{}
+	}
+	u := &upload{bars: mpb.New(mpb.WithOutput(out), mpb.WithWidth(max(20, columns/3)), mpb.WithRefreshRate(150*time.Millisecond))}
+	u.bar = u.bars.AddBar(n,
+		mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
+		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncSpace), decor.Percentage(decor.WCSyncSpace)))
+	return u
+}
+
+// reader counts what is read from r.
+func (u *upload) reader(r io.Reader) io.Reader {
+	if u.bar == nil {
+		return r
+	}
+	return u.bar.ProxyReader(r)
+}
+
+// close leaves the bar where it is, and gives the terminal back.
+func (u *upload) close() {
+	if u.bar == nil {
+		return
+	}
+	if !u.bar.Completed() {
+		u.bar.Abort(false)
+	}
+	u.bars.Wait()
+}

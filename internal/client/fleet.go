@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"time"
@@ -55,6 +56,35 @@ func (f Fleet) Delete(ctx context.Context, path string) (wire.Task, error) {
 	return f.change(ctx, http.MethodDelete, path, nil)
 }
 
+// Upload makes an image of a VMDK or an OVA that is read from r. It is called name;
+// replication is EAGER or ON_DEMAND.
+func (f Fleet) Upload(ctx context.Context, name, replication string, r io.Reader) (t wire.Task, err error) {
+	in, out := io.Pipe()
+	form := multipart.NewWriter(out)
+	go func() {
+		err := form.WriteField("ImageReplication", replication)
+		if err == nil {
+			var file io.Writer
+			if file, err = form.CreateFormFile("file", name); err == nil {
+				_, err = io.Copy(file, r)
+			}
+		}
+		if err == nil {
+			err = form.Close()
+		}
+		out.CloseWithError(err) // nil: the end
+	}()
+	// The writer above ends when nobody reads any more.
+	defer in.Close()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://bootd/images", in)
+	if err != nil {
+		return t, fmt.Errorf("cannot make a request to bootd: %w", err)
+	}
+	req.Header.Set("Content-Type", form.FormDataContentType())
+	err = f.send(req, &t)
+	return t, err
+}
+
 func (f Fleet) change(ctx context.Context, method, path string, in any) (t wire.Task, err error) {
 	err = f.do(ctx, method, path, in, &t)
 	return t, err
@@ -100,9 +130,13 @@ func (f Fleet) do(ctx context.Context, method, path string, in, out any) error {
 	if err != nil {
 		return fmt.Errorf("cannot make a request to bootd: %w", err)
 	}
+	return f.send(req, out)
+}
+
+func (f Fleet) send(req *http.Request, out any) error {
 	resp, err := f.client.http.Do(req)
 	if err != nil {
-		return f.client.explain(ctx, err)
+		return f.client.explain(req.Context(), err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 300 {
