@@ -55,7 +55,7 @@ func (t *Timeline) missing() Missing {
 	case Initrd:
 		return t.afterInitrd()
 	case Ignition:
-		if t.has(Ignition, IPXE) && !t.hasStage(RootFS) { // as one more initrd
+		if !t.has(Ignition, Initramfs) && !t.hasStage(RootFS) { // as one more initrd
 			return t.afterInitrd()
 		}
 		return afterStage[stage]

@@ -89,6 +89,7 @@ func TestGRUBArguments(t *testing.T) {
 
 // asGRUB is a machine whose firmware has its address, from where GRUB asks.
 func asGRUB(w *world) {
+	w.profiles[node1].Loader = boot.GRUBLoader
 	w.boots.Record(boot.Event{Time: time.Now(), MAC: node1, Stage: boot.Offered, Client: boot.Firmware})
 	w.boots.Record(boot.Event{Time: time.Now(), MAC: node1, Stage: boot.Leased, Client: boot.Firmware, Addr: addr1})
 }
@@ -175,8 +176,9 @@ func TestGRUBConfigAsInitrd(t *testing.T) {
 		t.Errorf("before it was sent, stages are %v", stages)
 	}
 	sent(time.Second)
-	if stages := w.boots.stages(node1); !slices.Contains(stages, boot.Ignition) {
-		t.Errorf("after it was sent, stages are %v", stages)
+	tl, _ := w.boots.Current(node1)
+	if i := len(tl.Steps) - 1; tl.Steps[i].Stage != boot.Ignition || tl.Steps[i].Client != boot.GRUB {
+		t.Errorf("after it was sent, steps are %+v", tl.Steps)
 	}
 }
 
@@ -188,7 +190,7 @@ func TestGRUBIsTold(t *testing.T) {
 		want  string
 	}{
 		{"no entry", func(w *world) { asGRUB(w); delete(w.profiles, node1) }, "has no profile for this machine"},
-		{"the local disk", func(w *world) { asGRUB(w); w.profiles[node1] = &boot.Profile{Name: "disk"} }, "chainloader"},
+		{"the local disk", func(w *world) { asGRUB(w); w.profiles[node1] = &boot.Profile{Name: "disk", Loader: boot.GRUBLoader} }, "chainloader"},
 		{"ESXi", func(w *world) {
 			asGRUB(w)
 			w.profiles[node1].Image = "esxi/8.0"
@@ -200,6 +202,7 @@ func TestGRUBIsTold(t *testing.T) {
 			w.boots.Record(boot.Event{Time: time.Now(), MAC: node1, Stage: boot.Up})
 		}, "has not asked for an address since"},
 		{"nobody has asked for an address", func(*world) {}, "has not asked for an address since"},
+		{"another loader was offered", func(w *world) { asGRUB(w); w.profiles[node1].Loader = "" }, "does not say loader: grub"},
 		{"another address", func(w *world) { asGRUB(w); w.leases[addr1] = node2 }, "its address is not leased to it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -285,9 +288,11 @@ func TestUBoot(t *testing.T) {
 	delete(w.profiles, node1)
 	w.boots.Record(boot.Event{Time: time.Now(), MAC: node1, Stage: boot.Offered, Client: boot.Firmware})
 	uboot(w, node1, boot.UBootA64, addr1)
-	b, _, ok = w.handler.File(t.Context(), own, addr1, base)
-	if !ok || strings.Contains(string(b), "KERNEL") || !strings.Contains(string(b), "MENU LABEL bootd at http://10.0.0.1 has no profile for this machine.") {
-		t.Errorf("without an entry it gets\n%s", b)
+	if b, _, ok := w.handler.File(t.Context(), own, addr1, base); ok {
+		t.Errorf("without an entry the operator's files are hidden by\n%s", b)
+	}
+	if stages := w.boots.stages(node1); stages[len(stages)-1] != boot.Waiting {
+		t.Errorf("without an entry its stages are %v", stages)
 	}
 }
 

@@ -66,7 +66,7 @@ func (h *Handler) render(q request, tl boot.Timeline, wrap bool) answer {
 			ReportURL: q.base + "/report/" + h.Tickets.Report(tl.ID, tl.MAC),
 		})
 	}
-	e := boot.Event{MAC: tl.MAC, Boot: tl.ID, Client: configClient(wrap), Addr: q.addr, Time: time.Now()}
+	e := boot.Event{MAC: tl.MAC, Boot: tl.ID, Client: configClient(tl, wrap), Addr: q.addr, Time: time.Now()}
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrNotYet):
@@ -145,9 +145,10 @@ func configType(wrap bool) string {
 	return typeIgnition
 }
 
-func configClient(wrap bool) boot.Client {
+// configClient is who fetches the config: as an initrd, the loader does.
+func configClient(tl boot.Timeline, wrap bool) boot.Client {
 	if wrap {
-		return boot.IPXE
+		return loaderOf(tl)
 	}
 	return boot.Initramfs
 }

@@ -29,7 +29,11 @@ func (h *Handler) machineScript(q request, inv boot.Inventory) answer {
 	inv.Addr = q.addr
 	inv = h.Boots.Inventory(inv.MAC).Merge(inv)
 	a, err := h.assignNext(q, inv)
-	if why := h.stranger(q, a.Network, inv); why != "" {
+	why := h.stranger(q, a.Network, inv)
+	if why == "" {
+		why = h.wrongLoader(q, a)
+	}
+	if why != "" {
 		return h.refuseScript(q, inv.MAC, why)
 	}
 	if err != nil {
@@ -144,6 +148,11 @@ func (h *Handler) unknown(q request, inv boot.Inventory) answer {
 		Time: time.Now(), MAC: inv.MAC, Stage: boot.Waiting, Client: q.to.client(), Addr: q.addr, Run: q.run,
 		Inventory: inv, Text: "no entry in machines/*.yaml matches this machine, and there is no profile for unknown ones",
 	})
+	if q.to == (extlinuxDialect{}) {
+		// U-Boot does not ask again, and goes on with other names: what the operator
+		// has for machines without an entry is among those.
+		return answer{status: http.StatusNotFound}
+	}
 	return script200(q.to.wait(q.base, lines...))
 }
 
@@ -179,6 +188,19 @@ func (h *Handler) stranger(q request, n *boot.Network, inv boot.Inventory) strin
 		return "its loader has not asked for an address since it was switched on"
 	}
 	return ""
+}
+
+// wrongLoader says why a machine would not have come here by GRUB. That asks from
+// the address that firmware had, so there is less to know it by than iPXE, and where
+// nobody wants GRUB it is somebody else, or has to begin with what is wanted now.
+func (h *Handler) wrongLoader(q request, a boot.Assignment) string {
+	if h.Holder == nil || q.to.client() != boot.GRUB || a.Profile == nil || a.Profile.Loader == boot.GRUBLoader {
+		return ""
+	}
+	if n := a.Network; n == nil || !leased(n) {
+		return ""
+	}
+	return "its profile " + a.Profile.Name + " does not say loader: " + boot.GRUBLoader
 }
 
 // refuseScript sends away who cannot be the machine. If it is the machine after
