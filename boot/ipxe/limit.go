@@ -2,6 +2,7 @@ package ipxe
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -34,31 +35,50 @@ func (r *refusals) news(client netip.Addr, now time.Time) bool {
 	return true
 }
 
-// A census counts connections by client, so that no client takes the places of
+// A census knows each client's connections, so that no client takes the places of
 // all.
 type census struct {
 	mu sync.Mutex
-	by map[netip.Addr]int
+	by map[netip.Addr][]*conn // the oldest first
 }
 
 // enter reports whether a client may have one more connection, and counts it.
-func (c *census) enter(client netip.Addr, most int) bool {
+func (c *census) enter(n *conn, most int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.by[client] >= most {
+	if len(c.by[n.client]) >= most {
 		return false
 	}
 	if c.by == nil {
-		c.by = map[netip.Addr]int{}
+		c.by = map[netip.Addr][]*conn{}
 	}
-	c.by[client]++
+	c.by[n.client] = append(c.by[n.client], n)
 	return true
 }
 
-func (c *census) leave(client netip.Addr) {
+func (c *census) leave(n *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.by[client]--; c.by[client] <= 0 {
-		delete(c.by, client)
+	l := c.by[n.client]
+	if i := slices.Index(l, n); i >= 0 {
+		l = slices.Delete(l, i, i+1)
 	}
+	if c.by[n.client] = l; len(l) == 0 {
+		delete(c.by, n.client)
+	}
+}
+
+// greedy returns the oldest connection of the client that has most, or nil when it has
+// no more than the given one. It also tells how many that one has.
+func (c *census) greedy(client netip.Addr) (oldest *conn, has int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	has = len(c.by[client])
+	most := has
+	for _, l := range c.by {
+		if len(l) > most {
+			oldest, most = l[0], len(l)
+		}
+	}
+	return oldest, has
 }

@@ -1,13 +1,16 @@
 package ipxe
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestConnectionsAreBounded: a listener with one place gives it out again when its
@@ -30,8 +33,9 @@ func TestConnectionsAreBounded(t *testing.T) {
 			accepted <- c
 		}
 	}()
-	for range 3 {
-		c, err := net.Dial("tcp", tcp.Addr().String())
+	for i := range 3 {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i))}}
+		c, err := d.Dial("tcp", tcp.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,6 +55,61 @@ func TestConnectionsAreBounded(t *testing.T) {
 	l.Close()
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept: %v", err)
+	}
+}
+
+// TestSlowReaders: clients that have taken every place, and do not take what they asked
+// for, keep no other from what it asks for, even while they come back all the time.
+func TestSlowReaders(t *testing.T) {
+	tcp, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const places, size = 8, 8 << 20
+	s := &Server{
+		listeners: []net.Listener{&listener{TCPListener: tcp, places: make(chan struct{}, places), done: make(chan struct{})}},
+		http: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(make([]byte, size)) // an error: it is one of the others
+		})},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.Run(ctx) }()
+	var asked []net.Conn
+	defer func() {
+		for _, c := range asked {
+			c.Close()
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	ask := func(client string) net.Conn {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(client)}}
+		c, err := d.Dial("tcp", tcp.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked = append(asked, c)
+		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") // an error: it was closed again
+		return c
+	}
+	slow := func() {
+		for i := range places {
+			ask([]string{"127.0.0.2", "127.0.0.3"}[i%2])
+		}
+	}
+	slow()
+	for _, client := range []string{"127.0.0.4", "127.0.0.5", "127.0.0.4"} {
+		c := ask(client)
+		slow()
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, c); err != nil || n < size {
+			t.Errorf("%s got %d bytes: %v", client, n, err)
+		}
 	}
 }
 

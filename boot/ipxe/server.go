@@ -97,8 +97,10 @@ func (s *Server) close() {
 	}
 }
 
-// A listener hands out so many connections and no more. Others wait in the
-// kernel's queue; those of a client that has its share already are closed.
+// A listener hands out so many connections and no more. When all are taken, the client
+// that has most gives up its oldest for one that has fewer; where there is none, those
+// who have no other wait, in the kernel's queue. The connections of a client that has
+// its share already are closed.
 type listener struct {
 	*net.TCPListener
 	places  chan struct{}
@@ -107,28 +109,50 @@ type listener struct {
 	done    chan struct{}
 }
 
-// Accept implements [net.Listener].
+// Accept implements [net.Listener]. It may not be called by several goroutines at once.
 func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case l.places <- struct{}{}:
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
 	for {
 		c, err := l.AcceptTCP()
 		if err != nil {
-			<-l.places
 			return nil, err
 		}
-		client := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		if !l.clients.enter(client, perClient) {
+		n := &conn{TCPConn: c, client: c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()}
+		if !l.clients.enter(n, perClient) {
 			_ = c.Close() // it asks again when it has ended another
 			continue
 		}
-		return &conn{TCPConn: c, free: sync.OnceFunc(func() {
-			l.clients.leave(client)
-			<-l.places
-		})}, nil
+		if !l.seat(n) {
+			l.clients.leave(n)
+			_ = c.Close()
+			continue
+		}
+		return n, nil
+	}
+}
+
+// seat gives a connection a place. It reports false when its client is to go without.
+func (l *listener) seat(n *conn) bool {
+	n.free = sync.OnceFunc(func() {
+		l.clients.leave(n)
+		<-l.places
+	})
+	select {
+	case l.places <- struct{}{}:
+		return true
+	default:
+	}
+	switch g, has := l.clients.greedy(n.client); {
+	case g != nil:
+		_ = g.SetLinger(0) // what it did not take is thrown away
+		_ = g.Close()
+	case has > 1:
+		return false
+	}
+	select {
+	case l.places <- struct{}{}:
+		return true
+	case <-l.done:
+		return false // and the next Accept fails
 	}
 }
 
@@ -142,7 +166,8 @@ func (l *listener) Close() error {
 // for the whole answer would break off what is large over a link that is slow.
 type conn struct {
 	*net.TCPConn
-	free func()
+	client netip.Addr
+	free   func()
 }
 
 // Write implements [net.Conn].
