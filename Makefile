@@ -66,6 +66,8 @@ install: build
 	install -D -m 644 systemd/bootd.service $(DESTDIR)/usr/lib/systemd/system/bootd.service
 	install -D -m 644 systemd/sysusers.d/bootd.conf $(DESTDIR)/usr/lib/sysusers.d/bootd.conf
 	install -D -m 644 systemd/tmpfiles.d/bootd.conf $(DESTDIR)/usr/lib/tmpfiles.d/bootd.conf
+	install -D -m 644 internal/metrics/monitoring/dashboard.json $(DESTDIR)/usr/share/bootd/dashboard.json
+	install -D -m 644 internal/metrics/monitoring/alerts.yaml $(DESTDIR)/usr/share/bootd/alerts.yaml
 	install -d -m 755 $(DESTDIR)/usr/share/man/man1 $(DESTDIR)/usr/share/bash-completion/completions \
 	  $(DESTDIR)/usr/share/zsh/vendor-completions $(DESTDIR)/usr/share/fish/vendor_completions.d
 	umask 022 && rm -rf $(BIN)/man && $(BOOTD) man $(BIN)/man && gzip -9n $(BIN)/man/*.1

@@ -134,6 +134,7 @@ func (a *app) command() *cobra.Command {
 		a.completionCommand(),
 		a.manCommand(),
 		a.openAPICommand(),
+		a.monitoringCommand(),
 	)
 	a.addWatch(root)
 	return root

@@ -40,6 +40,7 @@ func Requirements() []Requirement {
 		{"modprobe", "kmod", "choosing kernel modules", false},
 		{"dnsmasq", "dnsmasq-base", "the boot server that bootd is compared with", true},
 		{"nginx", "nginx-light", "the same", true},
+		{"promtool", "prometheus", "alerts of Prometheus", true},
 		{"nft", "nftables", "firewalls that the doctor looks at", true},
 		{"busybox", "busybox-static", "its DHCP client, and its shell for what runs on nodes", true},
 		{"curl", "curl", "its TFTP and HTTP client, and what runs on nodes", true},
