@@ -116,6 +116,8 @@ func hostOperations() []openapi.Operation {
 	const post, del, made, done = http.MethodPost, http.MethodDelete, http.StatusCreated, http.StatusOK
 	out := []openapi.Operation{
 		list[wire.Host]("/hosts", "the hosts, as servers before 0.8 had them"),
+		list[wire.Host]("/deployments/hosts", "the hosts, for clients that leave the deployment out"),
+		change(post, "/deployments/hosts", "add a host, for clients that leave the deployment out", wire.HostSpec{}, made),
 		list[wire.Host]("/deployments/{id}/hosts", "the hosts"),
 		change(post, "/deployments/{id}/hosts", "add a host", wire.HostSpec{}, made),
 		get("/hosts/{id}", "a host", wire.Host{}),
