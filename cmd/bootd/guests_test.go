@@ -54,6 +54,7 @@ type guestSite struct {
 	reports string // where the VMs reach bootd
 	project fleet.ProjectID
 
+	running sync.WaitGroup // what VMs do
 	mu      sync.Mutex
 	configs []string // that VMs were switched on with
 	deaf    bool     // VMs that are switched on do nothing
@@ -113,7 +114,11 @@ func newGuestSite(t *testing.T, files map[string]string) *guestSite {
 		Assign: func(inv boot.Inventory) (boot.Assignment, error) { return live.assign(inv, record.Current) },
 		Boots:  watched{record, overrides, herd.nudge}, Joining: r.joining, Leaving: herd.leave, Installs: installs{overrides}, Tickets: tickets, Log: silent,
 	}))
-	t.Cleanup(web.Close)
+	t.Cleanup(func() {
+		web.CloseClientConnections()
+		web.Close()
+		s.running.Wait()
+	})
 	s.reports = web.URL
 	s.start(db, state, herd, record)
 	return s
@@ -174,7 +179,7 @@ func (s *guestSite) PowerOn(_ *esxtest.Host, m esxtest.Machine) error {
 	}
 	s.configs = append(s.configs, config)
 	if !s.deaf {
-		go s.node(config)
+		s.running.Go(func() { s.node(config) })
 	}
 	return nil
 }

@@ -375,3 +375,190 @@ func TestClustersDiskless(t *testing.T) {
 	s.gone(id)
 	s.consistent()
 }
+
+// Workers are made in batches: the next begins when the last is up.
+func TestClustersBatches(t *testing.T) {
+	s := newClusterSite(t)
+	h, _ := s.host("esx-1")
+	s.enable(fleet.Swarm)
+	x := spec(1)
+	x.Batch = 2
+	id := s.made(x)
+	first := s.members(id, fleet.SwarmWorker)[0].ID
+	s.crew.Set(func(c *controllertest.Crew) {
+		c.Asleep = func(n fleet.Node) bool { return n.Type == fleet.SwarmWorker && n.VM != first }
+	})
+	s.done(s.control.ResizeCluster(s.ctx(), root, id, 6))
+	if x := s.get(id); x.State != fleet.ClusterResizing || x.Workers != 6 {
+		t.Errorf("%+v", x)
+	}
+	s.until("two more are on", func() bool { return s.counts(id)[fleet.SwarmWorker] == 3 })
+	time.Sleep(200 * time.Millisecond)
+	if all := s.members(id, fleet.SwarmWorker); len(all) != 3 {
+		t.Errorf("there are %d workers before those are up", len(all))
+	}
+	_, err := s.control.ResizeCluster(s.ctx(), root, id, 2)
+	fails(t, err, fleet.StateError, "in state RESIZING")
+	s.crew.Set(func(c *controllertest.Crew) { c.Asleep = nil })
+	s.becomes(id, fleet.ClusterReady)
+	if n := s.counts(id)[fleet.SwarmWorker]; n != 6 {
+		t.Errorf("%d workers", n)
+	}
+	if n := h.Calls("CreateVM_Task"); n != 7 {
+		t.Errorf("%d VMs were made", n)
+	}
+	s.gone(id)
+	s.consistent()
+}
+
+// While nobody knows how nodes do they are waited for, and not replaced.
+func TestClustersSilent(t *testing.T) {
+	s := newClusterSite(t)
+	h, _ := s.host("esx-1")
+	s.enable(fleet.Swarm)
+	silence := func(err error) { s.crew.Set(func(c *controllertest.Crew) { c.Silent = err }) }
+	silence(notNow{})
+	made, err := s.create(spec(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := fleet.ClusterID(made.Entity.ID)
+	s.until("the manager is on", func() bool { return s.counts(id)[fleet.SwarmEtcd] == 1 })
+	silence(nil)
+	s.done(made, nil)
+	s.becomes(id, fleet.ClusterReady)
+	if n := h.Calls("CreateVM_Task"); n != 1 {
+		t.Errorf("%d VMs were made", n)
+	}
+	silence(errWanted)
+	if got := s.wait(s.control.MaintainCluster(s.ctx(), root, id)); got.State != fleet.TaskError {
+		t.Errorf("maintenance ended in %s", got.State)
+	}
+	if x := s.get(id); x.State != fleet.ClusterRecoverableError || !strings.Contains(x.ErrorReason, errWanted.Error()) {
+		t.Errorf("%+v", x)
+	}
+	s.gone(id) // though nobody answers
+	s.consistent()
+}
+
+// notNow is an error that passes.
+type notNow struct{}
+
+func (notNow) Error() string { return "the swarm has no leader" }
+func (notNow) Passing() bool { return true }
+
+// A node whose host does not answer is not replaced while it works; when it does not,
+// it is, once it was away for long.
+func TestClustersHostAway(t *testing.T) {
+	s := newClusterSite(t)
+	a, one := s.host("esx-1")
+	_, two := s.host("esx-2")
+	s.enable(fleet.Swarm)
+	id := s.made(spec(2))
+	var stays, goes fleet.VM
+	for _, v := range append(s.members(id, fleet.SwarmWorker), s.members(id, fleet.SwarmEtcd)...) {
+		if v.Host == one {
+			goes = v
+		} else {
+			stays = v
+		}
+	}
+	if goes.ID == "" || stays.ID == "" {
+		t.Fatal("all nodes are on one host")
+	}
+	a.Down()
+	s.until("the host is known to be away", func() bool {
+		h, err := s.control.Host(s.ctx(), root, one)
+		return err == nil && !h.Health.Reachable
+	})
+	s.done(s.control.MaintainCluster(s.ctx(), root, id))
+	if v := s.getVM(goes.ID); v.State != fleet.VMStarted {
+		t.Errorf("it was replaced though it works: %s", v.State)
+	}
+	s.configure(func(o *controller.Options) { o.Grace = time.Second })
+	lost := s.nodesOn(id, one)
+	s.crew.Set(func(c *controllertest.Crew) { c.Asleep = func(n fleet.Node) bool { return lost[n.VM] } })
+	s.until("they are replaced on the other host", func() bool {
+		s.wait(s.control.MaintainCluster(s.ctx(), root, id)) // in vain until they were away for so long
+		return len(s.nodesOn(id, two)) == 3
+	})
+	s.consistent()
+	if err := a.Up(); err != nil {
+		t.Fatal(err)
+	}
+	s.until("what was left on the first host is deleted", func() bool { return len(those(files(t, a), "vm")) == 0 })
+	s.gone(id)
+}
+
+// nodesOn are the VMs of a cluster on a host.
+func (s *clusterSite) nodesOn(id fleet.ClusterID, host fleet.HostID) map[fleet.VMID]bool {
+	s.Helper()
+	all, err := s.control.ClusterVMs(s.ctx(), root, id)
+	if err != nil {
+		s.Fatal(err)
+	}
+	out := map[fleet.VMID]bool{}
+	for _, v := range all {
+		if v.Host == host {
+			out[v.ID] = true
+		}
+	}
+	return out
+}
+
+// A deletion that cannot be completed says why, and is begun again.
+func TestClustersDeletionFailed(t *testing.T) {
+	s := newClusterSite(t)
+	s.host("esx-1")
+	s.enable(fleet.Swarm)
+	id := s.made(spec(1))
+	worker := s.members(id, fleet.SwarmWorker)[0].ID
+	disk := fleet.DiskID(s.done(s.control.CreateDisk(s.ctx(), root, s.project, diskSpec("data"))))
+	s.done(s.control.AttachDisk(s.ctx(), root, worker, disk))
+	s.failed(s.control.DeleteCluster(s.ctx(), root, id))("DELETE_CLUSTER_DELETE_VMS", fleet.PersistentDiskAttached, string(disk))
+	if x := s.get(id); x.State != fleet.ClusterFatalError || !strings.Contains(x.ErrorReason, string(disk)) {
+		t.Errorf("%+v", x)
+	}
+	_, err := s.control.MaintainCluster(s.ctx(), root, id)
+	fails(t, err, fleet.StateError, "in state FATAL_ERROR")
+	s.done(s.control.DetachDisk(s.ctx(), root, worker, disk))
+	s.gone(id)
+	s.done(s.control.DeleteDisk(s.ctx(), root, disk))
+	s.consistent()
+}
+
+// Clusters are for those who use their project.
+func TestClustersForbidden(t *testing.T) {
+	s := newClusterSite(t)
+	s.host("esx-1")
+	s.enable(fleet.Swarm)
+	id := s.made(spec(0))
+	for name, c := range map[string]struct {
+		by   controller.Principal
+		want fleet.Code
+	}{
+		"its user":        {controller.Principal{Name: "p", Role: controller.ProjectUser, Tenant: s.tenant, Project: s.project}, ""},
+		"its admin":       {controller.Principal{Name: "t", Role: controller.TenantAdmin, Tenant: s.tenant}, ""},
+		"another's user":  {controller.Principal{Name: "o", Role: controller.ProjectUser, Tenant: s.tenant, Project: "other"}, fleet.AccessForbidden},
+		"another's admin": {controller.Principal{Name: "a", Role: controller.TenantAdmin, Tenant: "other"}, fleet.AccessForbidden},
+		"a guest":         {controller.Principal{Name: "g", Role: controller.Guest}, fleet.AccessForbidden},
+	} {
+		_, err1 := s.control.Cluster(s.ctx(), c.by, id)
+		_, err2 := s.control.ClusterVMs(s.ctx(), c.by, id)
+		_, err3 := s.control.Clusters(s.ctx(), c.by, s.project)
+		errs := []error{err1, err2, err3}
+		if c.want != "" {
+			_, err4 := s.control.ResizeCluster(s.ctx(), c.by, id, 1)
+			_, err5 := s.control.MaintainCluster(s.ctx(), c.by, id)
+			_, err6 := s.control.DeleteCluster(s.ctx(), c.by, id)
+			_, err7 := s.control.CreateCluster(s.ctx(), c.by, s.project, spec(0, "etcd_ip1", "10.0.0.15"))
+			errs = append(errs, err4, err5, err6, err7)
+		}
+		for i, err := range errs {
+			if c.want == "" && err != nil || c.want != "" && fleet.CodeOf(err) != c.want {
+				t.Errorf("%s, %d: %v", name, i+1, err)
+			}
+		}
+	}
+	s.gone(id)
+}

@@ -3,10 +3,12 @@ package fleet_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"bootd/internal/fleet"
 )
@@ -155,4 +157,70 @@ func TestClusterFlavors(t *testing.T) {
 			t.Errorf("%s: %v", f.Name, err)
 		}
 	}
+}
+
+// TestSettleComesToAnEnd: whatever there is, doing what Settle says leads to exactly
+// the nodes that are wanted, in few rounds, and no address is ever given twice. What
+// works and is wanted stays.
+func TestSettleComesToAnEnd(t *testing.T) {
+	states := []fleet.VMState{fleet.VMCreating, fleet.VMStarted, fleet.VMStopped, fleet.VMSuspended, fleet.VMError, fleet.VMDeleted}
+	managers := []netip.Addr{netip.MustParseAddr("10.0.0.11"), netip.MustParseAddr("10.0.0.12"), netip.MustParseAddr("10.0.0.13")}
+	rapid.Check(t, func(t *rapid.T) {
+		addrs := managers[:rapid.IntRange(1, 3).Draw(t, "managers")]
+		roles := []fleet.Role{{Node: fleet.SwarmEtcd, Prefix: "etcd", Count: len(addrs), Addrs: addrs},
+			{Node: fleet.SwarmWorker, Prefix: "worker", Count: rapid.IntRange(0, 5).Draw(t, "workers")}}
+		var nodes []fleet.NodeLook
+		free := append([]netip.Addr{netip.MustParseAddr("10.0.0.99")}, managers...)
+		for i := range rapid.IntRange(0, 8).Draw(t, "nodes") {
+			n := at(fmt.Sprint("n", i), fleet.SwarmWorker, state(rapid.SampledFrom(states).Draw(t, "state")), host(rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "host")))
+			n.Up, n.Leaving = rapid.Bool().Draw(t, "up"), rapid.Bool().Draw(t, "leaving")
+			n.Tasks = rapid.IntRange(0, 3).Draw(t, "tasks")
+			n.On = noon.Add(-time.Duration(rapid.IntRange(0, 20).Draw(t, "on")) * time.Minute)
+			if len(free) > 0 && rapid.Bool().Draw(t, "manager") {
+				n.Type, n.Addr, free = fleet.SwarmEtcd, free[0], free[1:]
+			}
+			nodes = append(nodes, n)
+		}
+		before := slices.Clone(nodes)
+		made := 0
+		for round := 0; ; round++ {
+			if round > 4 {
+				t.Fatalf("there is always more to do: %+v", nodes)
+			}
+			todo := fleet.Settle(roles, nodes, noon, grace)
+			if todo.None() {
+				break
+			}
+			for _, r := range todo.Remove {
+				i := slices.IndexFunc(before, func(n fleet.NodeLook) bool { return n.VM == r.VM })
+				if n := before[i]; n.Works() && !n.Leaving && n.Type == fleet.SwarmEtcd && slices.Contains(addrs, n.Addr) {
+					t.Fatalf("a manager that works is removed: %s", r.Why)
+				}
+				nodes = slices.DeleteFunc(nodes, func(n fleet.NodeLook) bool { return n.VM == r.VM })
+			}
+			for i := range nodes {
+				if slices.Contains(todo.Raise, nodes[i].VM) {
+					nodes[i].State, nodes[i].Up = fleet.VMStarted, true
+				}
+			}
+			for _, v := range todo.Make {
+				if slices.ContainsFunc(nodes, func(n fleet.NodeLook) bool { return v.Addr.IsValid() && n.Addr == v.Addr }) {
+					t.Fatalf("%s is given twice", v.Addr)
+				}
+				made++
+				n := at(fmt.Sprint("made", made), v.Role.Node)
+				n.Addr = v.Addr
+				nodes, before = append(nodes, n), append(before, n)
+			}
+		}
+		count := map[fleet.NodeType]int{}
+		for _, n := range nodes {
+			if count[n.Type]++; !n.Works() {
+				t.Fatalf("%+v does not work", n)
+			}
+		}
+		if count[fleet.SwarmEtcd] != len(addrs) || count[fleet.SwarmWorker] != roles[1].Count {
+			t.Fatalf("there are %v", count)
+		}
+	})
 }

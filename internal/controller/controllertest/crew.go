@@ -24,6 +24,7 @@ type Crew struct {
 	Asleep    func(fleet.Node) bool     // nodes that never come up; nil: none
 	Tasks     map[fleet.VMID]int        // that run on nodes
 	Refuses   error                     // in Check
+	Silent    error                     // in Standings
 	Intercept func(ctx context.Context, call string) error
 }
 
@@ -95,6 +96,9 @@ func (w *Crew) Forget(ctx context.Context, _ fleet.Cluster, n fleet.Node) error 
 func (w *Crew) Standings(_ context.Context, _ fleet.Cluster, list []fleet.Node) (map[fleet.VMID]fleet.Standing, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.Silent != nil {
+		return nil, w.Silent
+	}
 	out := map[fleet.VMID]fleet.Standing{}
 	for _, n := range list {
 		if _, there := w.Prepared[n.VM]; there && (w.Asleep == nil || !w.Asleep(n)) {
