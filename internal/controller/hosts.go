@@ -162,9 +162,19 @@ func (c *Controller) ProvisionHost(ctx context.Context, by Principal, id fleet.H
 	return c.changeHost(ctx, by, id, fleet.ProvisionHost, queue)
 }
 
-// DeleteHost forgets a host. VMs of one that is in ERROR are in ERROR then.
+// DeleteHost forgets a host. One that has VMs must be in ERROR, or suspended and
+// gone ([fleet.Host.Gone]); the VMs are in ERROR then, and use no quota.
 func (c *Controller) DeleteHost(ctx context.Context, by Principal, id fleet.HostID) (fleet.Task, error) {
-	return c.changeHost(ctx, by, id, fleet.DeleteHost, queue)
+	if err := by.administers(""); err != nil {
+		return fleet.Task{}, err
+	}
+	return c.change(ctx, by, func(tx *store.Tx) (change, error) {
+		h, err := get(tx, hosts, fleet.KindHost, string(id))
+		if err == nil {
+			err = h.Removable(c.now())
+		}
+		return change{operation: fleet.DeleteHost, entity: ref(fleet.KindHost, id), name: h.Address, queued: true}, err
+	})
 }
 
 func queue(*store.Tx, *fleet.Host, fleet.HostState) (bool, error) { return true, nil }
@@ -344,16 +354,12 @@ func (c *Controller) doMaintain(op fleet.Operation) func(context.Context, *task.
 		if err != nil {
 			return err
 		}
-		v, err := c.hypervisor(ctx, id)
-		if err != nil {
-			return err
-		}
-		do := v.EnterMaintenance
-		if op == fleet.ExitMaintenance {
-			do = v.ExitMaintenance
-		}
-		if err := do(ctx); err != nil {
-			return err
+		// A host that does not answer cannot be told, and runs nothing that would have
+		// to be spared.
+		if h.Health.Reachable || op == fleet.ExitMaintenance {
+			if err := c.maintain(ctx, id, op); err != nil {
+				return err
+			}
 		}
 		return c.store.Update(ctx, func(tx *store.Tx) error {
 			h, err := get(tx, hosts, fleet.KindHost, string(id))
@@ -370,10 +376,59 @@ func (c *Controller) doMaintain(op fleet.Operation) func(context.Context, *task.
 	}
 }
 
+func (c *Controller) maintain(ctx context.Context, id fleet.HostID, op fleet.Operation) error {
+	v, err := c.hypervisor(ctx, id)
+	switch {
+	case err != nil:
+		return err
+	case op == fleet.ExitMaintenance:
+		return v.ExitMaintenance(ctx)
+	}
+	return v.EnterMaintenance(ctx)
+}
+
+// giveUp puts a suspended host that is gone into ERROR, so that nothing begins to
+// use it while it is deleted. It must not answer after all.
+func (c *Controller) giveUp(ctx context.Context, id fleet.HostID) error {
+	h, err := find(ctx, c, hosts, fleet.KindHost, string(id))
+	if err != nil || h.State != fleet.HostSuspended {
+		return err
+	}
+	if c.answers(ctx, id) {
+		h.Health.Reachable = true
+		return h.Removable(c.now())
+	}
+	return c.store.Update(ctx, func(tx *store.Tx) error {
+		h, err := get(tx, hosts, fleet.KindHost, string(id))
+		if err != nil {
+			return err
+		}
+		if err := h.Removable(c.now()); err != nil || h.State != fleet.HostSuspended {
+			return err
+		}
+		h.State = fleet.HostError
+		return store.Put(tx, hosts, string(id), h)
+	})
+}
+
+// answers asks a host whether it is there.
+func (c *Controller) answers(ctx context.Context, id fleet.HostID) bool {
+	ctx, cancel := context.WithTimeout(ctx, short)
+	defer cancel()
+	v, err := c.hypervisor(ctx, id)
+	if err == nil {
+		_, err = v.Facts(ctx)
+	}
+	return err == nil
+}
+
 // doDeprovision removes the images from datastores that only this host has, as far
 // as it can be reached.
 func (c *Controller) doDeprovision(ctx context.Context, call *task.Call) error {
 	id := fleet.HostID(call.Entity.ID)
+	if err := c.giveUp(ctx, id); err != nil {
+		return err
+	}
 	h, err := find(ctx, c, hosts, fleet.KindHost, string(id))
 	if err != nil {
 		return err
@@ -393,7 +448,7 @@ func (c *Controller) doDeprovision(ctx context.Context, call *task.Call) error {
 		}
 		if name, mounts := d.Mounts[id]; !mounts || len(d.Mounts) > 1 {
 			continue
-		} else if h.State == fleet.HostMaintenance {
+		} else if h.State == fleet.HostMaintenance && h.Health.Reachable {
 			c.removeFrom(ctx, id, fleet.ImageID(image), name)
 		}
 		if err := c.store.Update(ctx, func(tx *store.Tx) error { store.Delete(tx, copies, key); return nil }); err != nil {

@@ -355,7 +355,8 @@ func (c *Controller) undoCreateVM(ctx context.Context, call *task.Call) error {
 	return c.discard(ctx, v.Host, leftover{Kind: fleet.KindVM, ID: string(v.ID)})
 }
 
-// doDeleteVM deletes a VM and everything that was counted for it.
+// doDeleteVM deletes a VM and everything that was counted for it. One whose host
+// does not answer cannot be stopped first: it is deleted when the host is back.
 func (c *Controller) doDeleteVM(ctx context.Context, call *task.Call) error {
 	v, err := find(ctx, c, vms, fleet.KindVM, call.Entity.ID)
 	if fleet.CodeOf(err) == fleet.VMNotFound {
@@ -365,7 +366,10 @@ func (c *Controller) doDeleteVM(ctx context.Context, call *task.Call) error {
 		return err
 	}
 	if _, err := v.After(fleet.DeleteVM); err != nil {
-		return err
+		h, bad := find(ctx, c, hosts, fleet.KindHost, string(v.Host))
+		if bad != nil || h.Health.Reachable {
+			return err
+		}
 	}
 	return c.removeVM(ctx, v)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -202,7 +203,7 @@ func TestVMVerbs(t *testing.T) {
 		{fleet.VMStopped, fleet.StartVM, fleet.VMStarted, ""},
 		{fleet.VMStarted, fleet.StartVM, fleet.VMStarted, ""},
 		{fleet.VMSuspended, fleet.ResumeVM, fleet.VMStarted, ""},
-		{fleet.VMStarted, fleet.DeleteVM, fleet.VMStarted, "InvalidVmState: VM v not powered off"},
+		{fleet.VMStarted, fleet.DeleteVM, fleet.VMStarted, "InvalidVmState: VM v not powered off; stop it first"},
 		{fleet.VMError, fleet.DeleteVM, fleet.VMDeleted, ""},
 		{fleet.VMSuspended, fleet.AttachDisk, fleet.VMSuspended, "InvalidVmState: Vm in suspended state"},
 		{fleet.VMError, fleet.AttachDisk, fleet.VMError, "VmNotFound: VM v not found"},
@@ -224,6 +225,38 @@ func TestVMVerbs(t *testing.T) {
 	}
 	if len(v.Tags) != 1 {
 		t.Error("the VM's own tags have changed")
+	}
+}
+
+// A host that is there is emptied before it is deleted; one that is gone cannot be.
+func TestHostRemovable(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	up := fleet.HostHealth{Reachable: true, Since: now.Add(-time.Hour)}
+	down := fleet.HostHealth{Since: now.Add(-time.Minute)}
+	gone := fleet.HostHealth{Since: now.Add(-fleet.GoneAfter)}
+	refused := "StateError: Invalid operation DELETE_HOST for host/h in state "
+	for _, c := range []struct {
+		state  fleet.HostState
+		health fleet.HostHealth
+		want   string
+	}{
+		{fleet.HostMaintenance, up, ""},
+		{fleet.HostMaintenance, down, ""},
+		{fleet.HostError, up, ""},
+		{fleet.HostSuspended, gone, ""},
+		{fleet.HostSuspended, fleet.HostHealth{}, refused + "SUSPENDED; suspend it, delete its VMs, and let it enter maintenance first"},
+		{fleet.HostSuspended, down, refused + "SUSPENDED; it has not answered since 2026-01-01T11:59:00Z: after 10m0s it can be deleted with what is on it, once it is suspended"},
+		{fleet.HostSuspended, up, refused + "SUSPENDED; suspend it, delete its VMs, and let it enter maintenance first"},
+		{fleet.HostReady, gone, refused + "READY; it does not answer: suspend it, and delete it then with what is on it"},
+		{fleet.HostCreating, gone, refused + "CREATING"},
+	} {
+		got := ""
+		if err := (fleet.Host{ID: "h", State: c.state, Health: c.health}).Removable(now); err != nil {
+			got = errText(err)
+		}
+		if got != c.want {
+			t.Errorf("%s, %+v: %q, want %q", c.state, c.health, got, c.want)
+		}
 	}
 }
 
@@ -251,7 +284,7 @@ func TestHostVerbs(t *testing.T) {
 			t.Errorf("%s in %s: %s, want %s", c.op, c.from, got, c.want)
 		}
 	}
-	if got := errText(fleet.Host{ID: "h"}.Empty(2)); got != "HostHasVms: Host #h has 2 VM(s) on it" {
+	if got := errText(fleet.Host{ID: "h"}.Empty(2)); got != "HostHasVms: Host #h has 2 VM(s) on it; it does not answer: delete it, and they are lost with it" {
 		t.Error(got)
 	}
 	h := fleet.Host{State: fleet.HostReady, Tags: []fleet.UsageTag{fleet.Management}, Health: fleet.HostHealth{Reachable: true}}

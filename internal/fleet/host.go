@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -82,12 +83,46 @@ func (h Host) After(op Operation) (HostState, error) {
 	return after(hostRules, Ref{KindHost, string(h.ID)}, h.State, op)
 }
 
+// GoneAfter is how long a host must not have answered to be removed with what is
+// on it: longer than it takes to start.
+const GoneAfter = 10 * time.Minute
+
+// Gone reports whether a host has not answered for [GoneAfter].
+func (h Host) Gone(now time.Time) bool {
+	return !h.Health.Reachable && !h.Health.Since.IsZero() && now.Sub(h.Health.Since) >= GoneAfter
+}
+
+// Removable is nil, or the error of [DeleteHost], with code [StateError]. A host
+// that is gone need only be suspended: it cannot be emptied any more.
+func (h Host) Removable(now time.Time) error {
+	_, err := h.After(DeleteHost)
+	if err == nil || h.State == HostSuspended && h.Gone(now) {
+		return nil
+	}
+	refused := Refused(DeleteHost, Ref{KindHost, string(h.ID)}, string(h.State))
+	switch {
+	case h.State != HostReady && h.State != HostSuspended:
+	case h.Health.Reachable || h.Health.Since.IsZero():
+		refused.Message += "; suspend it, delete its VMs, and let it enter maintenance first"
+	case h.Gone(now):
+		refused.Message += "; it does not answer: suspend it, and delete it then with what is on it"
+	default:
+		refused.Message += fmt.Sprintf("; it has not answered since %s: after %s it can be deleted with what is on it, once it is suspended",
+			h.Health.Since.UTC().Format(time.RFC3339), GoneAfter)
+	}
+	return refused
+}
+
 // Empty is nil, or the error for a host with so many VMs.
 func (h Host) Empty(vms int) error {
 	if vms == 0 {
 		return nil
 	}
-	return Errorf(HostHasVMs, "Host #%s has %d VM(s) on it", h.ID, vms)
+	remedy := "delete them first"
+	if !h.Health.Reachable {
+		remedy = "it does not answer: delete it, and they are lost with it"
+	}
+	return Errorf(HostHasVMs, "Host #%s has %d VM(s) on it; %s", h.ID, vms, remedy)
 }
 
 // Takes reports whether a host may take tenants' VMs: ready, there for them,

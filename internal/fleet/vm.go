@@ -116,7 +116,7 @@ func (v VM) After(op Operation) (VMState, error) {
 	case v.State == VMSuspended && (op == AttachDisk || op == DetachDisk):
 		err = Errorf(InvalidVMState, "Vm in suspended state")
 	case op == DeleteVM && v.State == VMStarted:
-		err = Errorf(InvalidVMState, "VM %s not powered off", v.ID)
+		err = Errorf(InvalidVMState, "VM %s not powered off; stop it first", v.ID)
 	case op == GetMKSTicket:
 		err = Errorf(InvalidVMState, "Get Mks Ticket is not allowed on vm that is not powered on.")
 	default:
