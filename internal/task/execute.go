@@ -169,12 +169,20 @@ func (r *Runner) undo(ctx context.Context, rec record, s Step) error {
 // have been down with it.
 func (r *Runner) try(ctx context.Context, c *Call, f func(context.Context, *Call) error) error {
 	since := r.now()
+	r.mu.Lock()
+	p := r.running[c.Task].place
+	r.mu.Unlock()
 	for pause := r.options.Pause; ; pause = min(2*pause, 64*r.options.Pause) {
+		if err := p.enter(ctx, r.again); err != nil {
+			return err
+		}
 		err := f(ctx, c)
 		if err == nil || ctx.Err() != nil || !passing(err) || r.now().Sub(since) >= r.options.Patience {
 			return err
 		}
 		r.log.Info("a step of a task is tried again", "task", c.Task, "step", c.index, "wait", pause, "err", err)
+		p.leave()
+		poke(r.wake)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -12,3 +12,6 @@ func (r *Runner) OnWrite(f func(write func() error) error) {
 		return f(func() error { return r.store.Update(ctx, change) })
 	}
 }
+
+// Places are how many are taken.
+func (r *Runner) Places() int { return len(r.first) + len(r.again) }

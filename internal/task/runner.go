@@ -14,7 +14,7 @@ import (
 
 // Options say how tasks are carried out. Zero values have the defaults named.
 type Options struct {
-	Parallel int              // tasks at the same time; 16
+	Parallel int              // tasks at the same time, not counting those that pause, and as many that were tried before; 16
 	Pause    time.Duration    // before a step is tried again first; it doubles up to 64 times; 1 s
 	Patience time.Duration    // how long a step is tried again, anew after a restart; 10 min
 	Keep     time.Duration    // how long ended tasks are kept; 7 days
@@ -36,11 +36,42 @@ type Runner struct {
 	running map[fleet.TaskID]running
 	waiters map[fleet.TaskID]map[chan struct{}]bool
 	wake    chan struct{} // holds one when there may be something to start
+
+	first, again chan struct{} // hold one for each place that is taken
 }
 
 type running struct {
 	entity fleet.Ref
 	cancel context.CancelCauseFunc
+	place  *place
+}
+
+// A place is what a task must have to do something. It is given back while a step
+// pauses, so that those that wait for a host that is silent hold up nobody else;
+// for the same reason what is tried again has places apart.
+type place struct {
+	of chan struct{} // nil: it has none now
+}
+
+func (p *place) leave() {
+	if p.of != nil {
+		<-p.of
+		p.of = nil
+	}
+}
+
+// enter waits for one of the places, if the task has none.
+func (p *place) enter(ctx context.Context, of chan struct{}) error {
+	if p.of != nil {
+		return nil
+	}
+	select {
+	case of <- struct{}{}:
+		p.of = of
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // New makes a Runner that knows plans, each of another operation or variant.
@@ -56,6 +87,7 @@ func New(s *store.Store, o Options, plans ...Plan) *Runner {
 		store: s, plans: map[planKey]Plan{}, options: o, now: o.Now, log: o.Log, write: s.Update,
 		queue: map[fleet.TaskID]ticket{}, running: map[fleet.TaskID]running{},
 		waiters: map[fleet.TaskID]map[chan struct{}]bool{}, wake: make(chan struct{}, 1),
+		first: make(chan struct{}, o.Parallel), again: make(chan struct{}, o.Parallel),
 	}
 	r.Know(plans...)
 	return r
@@ -154,21 +186,29 @@ func (r *Runner) start(ctx context.Context, wg *sync.WaitGroup) {
 	for _, run := range r.running {
 		busy[run.entity] = true
 	}
+	if ctx.Err() != nil {
+		return
+	}
 	for _, id := range ordered(r.queue) {
-		if len(r.running) >= r.options.Parallel || ctx.Err() != nil {
-			return
-		}
 		t := r.queue[id]
 		if busy[t.Entity] {
 			continue
 		}
+		p := &place{}
+		select {
+		case r.first <- struct{}{}:
+			p.of = r.first
+		default:
+			return
+		}
 		busy[t.Entity] = true
 		doing, cancel := context.WithCancelCause(ctx)
 		delete(r.queue, id)
-		r.running[id] = running{t.Entity, cancel}
+		r.running[id] = running{t.Entity, cancel, p}
 		wg.Go(func() {
 			defer cancel(nil)
 			r.carry(ctx, doing, id)
+			p.leave()
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			delete(r.running, id)
