@@ -25,14 +25,14 @@
 // # How it is kept in bounds
 //
 // Each transfer has a goroutine and a socket of its own. A request without an answer
-// costs little: the file is read, and memory taken for it, once its client has
-// answered, and 256 are sent a file at the same time; others have been told the
-// options by then and wait, so a thousand machines that are switched on together are
-// served one after the other instead of asking in vain. Of 2,048 sessions that are
-// all taken, the oldest whose client has never answered gives way: requests with
-// made-up senders keep nobody out. One client can have eight. A request too many gets
-// no answer rather than an error: firmware asks again after a timeout, and gives up on
-// an error.
+// costs little: memory for more than a block is taken once its client has answered,
+// and 256 are sent a file at the same time. The others have been told the options by
+// then and wait, so a thousand machines that are switched on together are served one
+// after the other instead of asking in vain. Of 2,048 sessions that are all taken, the
+// oldest whose client has never answered gives way: requests with made-up senders keep
+// nobody out. One client can have eight, and gives one up for a client that waits and
+// has fewer. A request too many gets no answer rather than an error: firmware asks
+// again after a timeout, and gives up on an error.
 //
 // Packets are written here and not by pin/tftp, whose server has no windows
 // (RFC 7440), no timeout of the client's choice (RFC 2349), and no way to end or

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,7 +21,7 @@ type session struct {
 	cancel  context.CancelFunc // ends it
 	// silent is its place in front.silent, until its client has answered.
 	silent *list.Element
-	placed bool // it has one of front.places
+	seated bool // it has one of front.places
 }
 
 // A front is the server's socket. It decides which requests become sessions.
@@ -34,13 +35,14 @@ type front struct {
 	sessions map[netip.AddrPort]*session // by the client's address and port, as RFC 1350 tells them apart
 	silent   list.List                   // of sessions, the oldest first
 	clients  map[netip.Addr]int          // sessions of each
+	placed   map[netip.Addr][]*session   // of those, the ones with a place, the oldest first
 	full     time.Time                   // when it was last said that there is no room
 }
 
 func newFront(conn *net.UDPConn, sessions int, log *slog.Logger) *front {
 	return &front{
 		conn: conn, most: sessions, mostEach: clientSessions, places: make(chan struct{}, min(sessions, transfers)), log: log,
-		sessions: make(map[netip.AddrPort]*session), clients: make(map[netip.Addr]int),
+		sessions: make(map[netip.AddrPort]*session), clients: make(map[netip.Addr]int), placed: make(map[netip.Addr][]*session),
 	}
 }
 
@@ -134,16 +136,43 @@ func (f *front) answered(ctx context.Context, s *session) error {
 	f.mu.Unlock()
 	select {
 	case f.places <- struct{}{}:
-		s.placed = true
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	default:
+		f.makeWay(s.client.Addr())
+		select {
+		case f.places <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	s.seated = true
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.sessions[s.client] == s { // else it has just been ended
+		f.placed[s.client.Addr()] = append(f.placed[s.client.Addr()], s)
+	}
+	return nil
+}
+
+// makeWay ends the oldest transfer of the client that has most places, if it has more
+// than the given one will have: clients that stand still leave room for others.
+func (f *front) makeWay(client netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var oldest *session
+	most := len(f.placed[client]) + 1
+	for _, l := range f.placed {
+		if len(l) > most {
+			oldest, most = l[0], len(l)
+		}
+	}
+	if oldest != nil {
+		f.endLocked(oldest)
 	}
 }
 
 // end closes a session, once its transfer has ended.
 func (f *front) end(s *session) {
-	if s.placed {
+	if s.seated {
 		<-f.places
 	}
 	f.mu.Lock()
@@ -163,6 +192,13 @@ func (f *front) endLocked(s *session) {
 		return // it has been closed already
 	}
 	delete(f.sessions, s.client)
+	l := f.placed[s.client.Addr()]
+	if i := slices.Index(l, s); i >= 0 {
+		l = slices.Delete(l, i, i+1)
+	}
+	if f.placed[s.client.Addr()] = l; len(l) == 0 {
+		delete(f.placed, s.client.Addr())
+	}
 	if f.clients[s.client.Addr()]--; f.clients[s.client.Addr()] == 0 {
 		delete(f.clients, s.client.Addr())
 	}

@@ -3,8 +3,10 @@ package tftp
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -51,7 +53,7 @@ func TestSessionsAreBounded(t *testing.T) {
 				}
 			case c <= '9':
 				f.end(list[c-'1'])
-				list[c-'1'].placed = false
+				list[c-'1'].seated = false
 			default:
 				client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, c | 0x20}), uint16(1000+i))
 				was := len(f.sessions)
@@ -147,6 +149,52 @@ func TestPlaces(t *testing.T) {
 		defer mu.Unlock()
 		if len(order) != 3 || order[0] != 0 || order[1] != 1 || order[2] != 3 || len(f.places) != 0 || len(f.sessions) != 0 {
 			t.Errorf("served %v; %d places are taken, %d sessions", order, len(f.places), len(f.sessions))
+		}
+	})
+}
+
+// TestMakeWay: who has several places gives one up for who has none, and nobody his
+// only one.
+func TestMakeWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _ := testFront(10, 8)
+		f.places = make(chan struct{}, 3)
+		var mu sync.Mutex
+		var said []string
+		note := func(what string) {
+			mu.Lock()
+			defer mu.Unlock()
+			said = append(said, what)
+		}
+		for i, client := range []string{"10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"} {
+			s := f.admit([]byte("\x00\x01a\x00octet\x00"), netip.AddrPortFrom(netip.MustParseAddr(client), uint16(i)), time.Now())
+			ctx, cancel := context.WithCancel(t.Context())
+			s.cancel = cancel
+			go func() {
+				defer f.end(s)
+				if f.answered(ctx, s) == nil {
+					note(fmt.Sprint(i, " begins"))
+					select {
+					case <-ctx.Done():
+						note(fmt.Sprint(i, " is ended"))
+					case <-time.After(time.Hour):
+						note(fmt.Sprint(i, " has it"))
+					}
+				}
+			}()
+			synctest.Wait()
+			time.Sleep(time.Second)
+		}
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		want := []string{
+			"0 begins", "1 begins", "2 begins", "0 is ended", "3 begins", "1 is ended", "4 begins",
+			"2 has it", "5 begins", "3 has it", "4 has it", "5 has it",
+		}
+		if !slices.Equal(said, want) || len(f.places) != 0 || len(f.placed) != 0 {
+			t.Errorf("%q, want %q; %d places are taken", said, want, len(f.places))
 		}
 	})
 }
