@@ -120,8 +120,6 @@ func hostOperations() []openapi.Operation {
 		change(post, "/deployments/hosts", "add a host, for clients that leave the deployment out", wire.HostSpec{}, made),
 		list[wire.Host]("/deployments/{id}/hosts", "the hosts"),
 		change(post, "/deployments/{id}/hosts", "add a host", wire.HostSpec{}, made),
-		list[wire.Host]("/deployments/hosts", "the hosts, as the command line of Photon Controller asks for them"),
-		change(post, "/deployments/hosts", "add a host, the same way", wire.HostSpec{}, made),
 		get("/hosts/{id}", "a host", wire.Host{}),
 		change(del, "/hosts/{id}", "give a host up", nil, made),
 		list[wire.Task]("/hosts/{id}/tasks", "what was asked of a host", "state"),
