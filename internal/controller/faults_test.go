@@ -237,6 +237,9 @@ func makes(point string) bool {
 // the last case the life goes on as if nothing had been; in the others what the verb
 // did is undone, and everything can be deleted.
 func TestFailsAnywhere(t *testing.T) {
+	if esxtest.Race {
+		t.Skip("with the race detector it takes minutes, and the goroutines are those of TestKilledAnywhere")
+	}
 	fault := func(k fleet.FaultKind) error {
 		return &fleet.Fault{Kind: k, Doing: "pass", Host: "a gate", Text: "for a test"}
 	}

@@ -179,7 +179,7 @@ func (s *site) until(what string, so func() bool) {
 // esxi starts a simulated host.
 func (s *site) esxi(name string, change ...func(*esxtest.Options)) *esxtest.Host {
 	s.Helper()
-	o := esxtest.Options{Name: name, MemoryBytes: 64 << 30, Cores: 8, DatastoreBytes: 1 << 40}
+	o := esxtest.Options{Name: name, MemoryBytes: 64 << 30, Cores: 8, DatastoreBytes: 1 << 40, Serial: esxtest.Race}
 	for _, f := range change {
 		f(&o)
 	}

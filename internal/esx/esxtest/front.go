@@ -21,6 +21,7 @@ import (
 type front struct {
 	h       *Host
 	address string
+	turn    sync.Mutex // held while the simulator works, if it is to do one thing at a time
 
 	mu      sync.Mutex
 	server  *http.Server // nil: down
@@ -87,7 +88,7 @@ func (f *front) interrupted(method string) (Interruption, bool) {
 	return f.how, true
 }
 
-func serve(h *Host, listen string) (*front, error) {
+func newFront(h *Host, listen string) (*front, error) {
 	f := &front{h: h, address: listen, cookies: map[string]bool{}, lose: map[string]int{}, calls: map[string]int{}}
 	return f, f.up()
 }
@@ -191,7 +192,6 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
 	method := methodOf(body)
 	lose, done := f.begin(method)
 	defer done()
@@ -200,8 +200,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "interrupted", http.StatusServiceUnavailable)
 		return
 	}
-	rec := &recorder{header: http.Header{}, status: http.StatusOK}
-	f.h.model.Service.ServeMux.ServeHTTP(rec, r)
+	rec := f.serve(r, body, method)
 	if r.Context().Err() != nil {
 		return
 	}
@@ -280,6 +279,10 @@ func (f *front) serveFile(w http.ResponseWriter, r *http.Request, known bool) {
 	}
 	path := "[" + r.URL.Query().Get("dsName") + "] " + strings.TrimPrefix(r.URL.Path, "/folder/")
 	if r.Method != http.MethodPut {
+		if f.h.options.Serial {
+			f.turn.Lock()
+			defer f.turn.Unlock()
+		}
 		f.h.model.Service.ServeMux.ServeHTTP(w, r)
 		return
 	}

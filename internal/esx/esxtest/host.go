@@ -43,6 +43,9 @@ type Options struct {
 	Version        string // default 8.0.3
 	FreeLicense    bool   // it refuses changes
 	Backend        Backend
+	// Serial has it do one thing at a time. It is for tests that others' data races
+	// must not disturb: the simulator has some, see [Race].
+	Serial bool
 }
 
 // A Host is a simulated ESXi that answers on a port of its own.
@@ -97,7 +100,7 @@ func Start(o Options) (*Host, error) {
 		m.Remove()
 		return nil, err
 	}
-	if h.front, err = serve(h, o.Listen); err != nil {
+	if h.front, err = newFront(h, o.Listen); err != nil {
 		m.Remove()
 		return nil, fmt.Errorf("cannot start a simulated host: %w", err)
 	}
