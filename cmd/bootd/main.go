@@ -124,6 +124,7 @@ func (a *app) command() *cobra.Command {
 		a.flavorCommand(),
 		a.hostCommand(),
 		a.imageCommand(),
+		a.vmCommand(),
 		a.clusterCommand(),
 		a.taskCommand(),
 		a.auditCommand(),

@@ -53,6 +53,7 @@ func TestScripts(t *testing.T) {
 			"same":       sameLine,
 			"endpoint":   findEndpoint,
 			"first":      firstWord,
+			"esxi":       startESXi,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "photon" {
