@@ -75,10 +75,10 @@ func networkFaults() []fault {
 			t.Cleanup(func() { c.Close() })
 		}, "network rack", bad, "UDP port 67 is taken by ", "stop it", exitFailed},
 		closed("nft", "add table inet t; add chain inet t in { type filter hook input priority 0; policy accept; }; add rule inet t in udp dport 67 drop",
-			"flush ruleset", bad, "nftables drops what comes to UDP port 67 on eth1|iptables or nftables drops what comes to UDP port 67 on eth1", exitFailed),
+			"flush ruleset", bad, "^the chain inet t in of nftables drops what comes to UDP port 67 on eth1$", `nft insert rule inet t in iifname "eth1" udp dport 67 accept; `, exitFailed),
 		closed("nft", "add table inet t; add chain inet t in { type filter hook input priority 0; policy drop; }; add rule inet t in udp dport { 67, 69 } accept; add rule inet t in tcp dport 80 limit rate 9/second accept",
-			"flush ruleset", doctor.Warning, "may drop what comes to TCP port 80 on eth1", exitOK),
-		closed("iptables", "-A INPUT -p udp --dport 69 -j DROP", "-F INPUT", bad, "drops what comes to UDP port 69 on eth1", exitFailed),
+			"flush ruleset", doctor.Warning, "^the chain inet t in of nftables may drop what comes to TCP port 80 on eth1; ", `nft insert rule inet t in iifname "eth1" tcp dport 80 accept; `, exitOK),
+		closed("iptables", "-A INPUT -p udp --dport 69 -j DROP", "-F INPUT", bad, "^the chain INPUT of iptables drops what comes to UDP port 69 on eth1$", "iptables -I INPUT -i eth1 -p udp --dport 69 -j ACCEPT; ", exitFailed),
 		{"another DHCP server", otherServer, "DHCP", bad, `^another DHCP server on eth1: 10.0.0.2 \(.*\) gives addresses, such as 10\.0\.0\.2\d\d$`, "mode: proxy", exitFailed},
 	}
 }
@@ -105,7 +105,7 @@ func taken(proto, addr, check string) fault {
 }
 
 // closed is the fault that a firewall is in the way.
-func closed(program, set, unset string, level doctor.Level, text string, exit int) fault {
+func closed(program, set, unset string, level doctor.Level, text, remedy string, exit int) fault {
 	return fault{program + ": " + text, func(t *testing.T, _ *patient) {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skipf("%s is not installed", program)
@@ -124,7 +124,7 @@ func closed(program, set, unset string, level doctor.Level, text string, exit in
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
-	}, "firewall", level, text, "iptables -I INPUT -i eth1", exit}
+	}, "firewall", level, text, remedy, exit}
 }
 
 // otherServer runs a DHCP server at the other end of the cable: bootd itself.

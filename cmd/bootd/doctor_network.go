@@ -134,7 +134,7 @@ func (x *examination) firewall(ctx context.Context) {
 		x.say("firewall", doctor.Unknown, "run it as root", "%v", err)
 		return
 	}
-	worst := doctor.Passes
+	open := true
 	for i := range x.cfg.Catalog.Networks {
 		n := &x.cfg.Catalog.Networks[i]
 		addr, err := serverAddr(n)
@@ -142,21 +142,19 @@ func (x *examination) firewall(ctx context.Context) {
 			continue
 		}
 		for _, p := range firstPackets(n, addr, x.cfg.TFTPPort, x.cfg.HTTPPort) {
-			v := f.Verdict(p)
-			if v == doctor.Passes {
-				continue
+			for _, against := range f.Against(p) {
+				open = false
+				level, text := doctor.Fault, "%s drops what comes to %s port %d on %s"
+				if against.Verdict == doctor.MayDrop {
+					level, text = doctor.Warning, "%s may drop what comes to %s port %d on %s; its rules go by more than can be told here"
+				}
+				x.say("firewall", level, against.Admit(p)+"; and the same in what loads the rules (ufw, firewalld, nftables.conf), or it lasts only until then",
+					text, against, strings.ToUpper(p.Proto), p.Port, p.Iface)
 			}
-			worst = v
-			level, text := doctor.Fault, "%s drops what comes to %s port %d on %s"
-			if v == doctor.MayDrop {
-				level, text = doctor.Warning, "%s may drop what comes to %s port %d on %s; its rules go by more than can be told here"
-			}
-			x.say("firewall", level, fmt.Sprintf("iptables -I INPUT -i %s -p %s --dport %d -j ACCEPT, or the same in what keeps the rules (ufw, firewalld, nftables.conf)", p.Iface, p.Proto, p.Port),
-				text, strings.Join(f.Kinds, " or "), strings.ToUpper(p.Proto), p.Port, p.Iface)
 		}
 	}
 	switch {
-	case worst != doctor.Passes:
+	case !open:
 	case len(f.Kinds) == 0:
 		x.say("firewall", doctor.OK, "", "neither iptables nor nft is installed")
 	default:

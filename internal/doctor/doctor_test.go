@@ -193,11 +193,11 @@ func FuzzFirewall(f *testing.F) {
 	f.Add("-A INPUT -m\n:\n-A\n:INPUT\n-A INPUT \"\\", []byte(`{"nftables":[{"rule":{}},{}]}`))
 	f.Add("", []byte(`[`))
 	f.Fuzz(func(t *testing.T, old string, list []byte) {
-		a, err := doctor.ParseFirewall(old, list)
+		a, err := doctor.ParseFirewall(doctor.Rules{NFT: list, Compat: old, Legacy: old})
 		if err != nil {
 			return
 		}
-		b, err := doctor.ParseFirewall(old, list)
+		b, err := doctor.ParseFirewall(doctor.Rules{NFT: list, Compat: old, Legacy: old})
 		if err != nil {
 			t.Fatal(err)
 		}

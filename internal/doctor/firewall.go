@@ -1,11 +1,8 @@
 package doctor
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"slices"
 )
 
@@ -57,49 +54,105 @@ type rule struct {
 	verdict Verdict // undecided: none
 	jump    string  // chain; empty: none
 	leave   bool    // the rest of this chain is left out
+	opaque  bool    // nft does not say all of what is in it
 }
 
 // A chain is a list of rules.
 type chain struct {
-	name   string
+	Chain
 	base   bool    // packets for this machine begin here
 	policy Verdict // of a base chain
 	rules  []rule
 }
+
+// A Chain is where rules are, as those programs call it that show and change
+// them.
+type Chain struct {
+	Program string // iptables, iptables-legacy or nft
+	Family  string // of nft: ip, inet
+	Table   string
+	Name    string
+}
+
+// A Filter is a chain that what comes in goes through from its beginning, and
+// what it does to a packet. None of them can let in what another one drops.
+type Filter struct {
+	Chain
+	Verdict Verdict
+}
+
+// Admit is the command that lets a packet through the filter until rules are
+// loaded again.
+func (f Filter) Admit(p Packet) string {
+	if f.Program != nft {
+		return fmt.Sprintf("%s -I %s -i %s -p %s --dport %d -j ACCEPT", f.Program, f.Name, p.Iface, p.Proto, p.Port)
+	}
+	return fmt.Sprintf("nft insert rule %s %s %s iifname %q %s dport %d accept", f.Family, f.Table, f.Name, p.Iface, p.Proto, p.Port)
+}
+
+// String names the filter as its program does.
+func (f Filter) String() string {
+	if f.Program != nft {
+		return "the chain " + f.Name + " of " + f.Program
+	}
+	return fmt.Sprintf("the chain %s %s %s of nftables", f.Family, f.Table, f.Name)
+}
+
+// The programs.
+const (
+	iptables = "iptables"
+	nft      = "nft"
+)
 
 // A Firewall is the rules for what comes in, each base chain a filter of its
 // own.
 type Firewall struct {
 	Kinds  []string // whose rules these are: iptables, nftables
 	chains map[string]*chain
+	order  []*chain // as they were listed
 }
 
 // add notes a chain under its name within its table.
-func (f *Firewall) add(c *chain) {
+func (f *Firewall) add(key string, c *chain) {
 	if f.chains == nil {
 		f.chains = map[string]*chain{}
 	}
-	f.chains[c.name] = c
+	if f.chains[key] == nil {
+		f.order = append(f.order, c)
+		f.chains[key] = c
+	}
 }
 
 // Verdict is what the firewall does to a packet: what the strictest of its
 // filters does.
 func (f *Firewall) Verdict(p Packet) Verdict {
 	out := Passes
-	for _, c := range f.chains {
+	for _, b := range f.Against(p) {
+		if b.Verdict == Drops {
+			return Drops
+		}
+		out = b.Verdict
+	}
+	return out
+}
+
+// Against lists the filters that drop a packet or may drop it.
+func (f *Firewall) Against(p Packet) []Filter {
+	var out []Filter
+	for _, c := range f.order {
 		if !c.base {
 			continue
 		}
 		w := walk{chains: f.chains, packet: p, left: maxRules}
-		v := w.through(c)
-		if v == undecided {
-			v = c.policy
+		ends := w.through(c)
+		if ends&on != 0 {
+			ends = ends&^on | endOf(c.policy)
 		}
-		if w.left == 0 || v == Drops && w.doubt {
-			v = MayDrop
-		}
-		if v == Drops || v == MayDrop && out == Passes {
-			out = v
+		switch {
+		case w.left == 0 || ends == passed|dropped:
+			out = append(out, Filter{c.Chain, MayDrop})
+		case ends == dropped:
+			out = append(out, Filter{c.Chain, Drops})
 		}
 	}
 	return out
@@ -109,97 +162,58 @@ func (f *Firewall) Verdict(p Packet) Verdict {
 // have some.
 const maxRules = 100_000
 
+// An end is how a packet's way through rules can end; several, where a rule goes
+// by what is not known.
+type end uint8
+
+const (
+	passed end = 1 << iota
+	dropped
+	on // it goes on behind them
+)
+
+func endOf(v Verdict) end {
+	switch v {
+	case Passes:
+		return passed
+	case Drops:
+		return dropped
+	case MayDrop:
+		return passed | dropped
+	}
+	return on
+}
+
 // A walk is the way of a packet through a filter.
 type walk struct {
 	chains map[string]*chain
 	packet Packet
-	left   int  // how many rules may still be looked at
-	doubt  bool // a rule of which it is not known whether it applies may let it pass
+	left   int // how many rules may still be looked at
 }
 
-// through is what a chain does; undecided: the packet goes on behind it.
-func (w *walk) through(c *chain) Verdict {
+// through is how a packet's way through a chain can end.
+func (w *walk) through(c *chain) end {
+	var out end
 	for _, r := range c.rules {
 		if w.left == 0 {
-			return undecided
+			return out | on
 		}
 		w.left--
 		t := r.applies(w.packet)
 		if t == no {
 			continue
 		}
-		v := r.verdict
-		if to := w.chains[r.jump]; v == undecided && to != nil {
-			v = w.through(to)
+		ends := endOf(r.verdict)
+		if to := w.chains[r.jump]; to != nil && r.verdict == undecided {
+			ends = w.through(to)
 		}
-		if t == maybe {
-			w.doubt = w.doubt || v == Passes
-			continue
+		out |= ends &^ on
+		if r.leave {
+			out |= ends & on
 		}
-		if v != undecided || r.leave {
-			return v
+		if t == yes && (r.leave || ends&on == 0) {
+			return out
 		}
 	}
-	return undecided
-}
-
-// ErrForbidden is in the error of [ReadFirewall] when the rules are not for the
-// caller to see.
-var ErrForbidden = errors.New("only root can read the firewall's rules")
-
-// ReadFirewall asks iptables and nft, as far as they are installed, for their
-// rules. That none is, is no error: then there is hardly a firewall. It takes
-// CAP_NET_ADMIN.
-func ReadFirewall(ctx context.Context, root bool) (*Firewall, error) {
-	run := func(name string, args ...string) ([]byte, bool, error) {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			path, err = exec.LookPath("/usr/sbin/" + name) // not in everybody's PATH
-		}
-		if err != nil {
-			return nil, false, nil
-		}
-		if !root {
-			return nil, true, ErrForbidden
-		}
-		out, err := exec.CommandContext(ctx, path, args...).Output()
-		if err != nil {
-			return nil, true, fmt.Errorf("%s does not tell its rules: %w", name, err)
-		}
-		return out, true, nil
-	}
-	old, there, err := run("iptables-save", "-t", "filter")
-	if err != nil {
-		return nil, err
-	}
-	list, nft, err := run("nft", "-j", "list", "ruleset")
-	if err != nil {
-		return nil, err
-	}
-	f, err := ParseFirewall(string(old), list)
-	if err != nil {
-		return nil, err
-	}
-	if there {
-		f.Kinds = append(f.Kinds, "iptables")
-	}
-	if nft {
-		f.Kinds = append(f.Kinds, "nftables")
-	}
-	return f, nil
-}
-
-// ParseFirewall reads what iptables-save and `nft -j list ruleset` write; empty:
-// they were not asked.
-func ParseFirewall(iptables string, nftables []byte) (*Firewall, error) {
-	f := &Firewall{}
-	f.iptables(iptables)
-	if len(nftables) == 0 {
-		return f, nil
-	}
-	// What iptables keeps in nftables is known from iptables.
-	if err := f.nftables(nftables, iptables != ""); err != nil {
-		return nil, err
-	}
-	return f, nil
+	return out | on
 }

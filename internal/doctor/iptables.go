@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// iptables adds the table filter as iptables-save(8) writes it.
-func (f *Firewall) iptables(text string) {
+// iptables adds the table filter as iptables-save(8) writes it; program is what
+// changes it.
+func (f *Firewall) iptables(text, program string) {
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		switch {
@@ -17,17 +18,17 @@ func (f *Firewall) iptables(text string) {
 			if len(w) == 0 {
 				continue
 			}
-			c := &chain{name: "iptables " + w[0]}
+			c := &chain{Chain: Chain{Program: program, Table: "filter", Name: w[0]}}
 			if w[0] == "INPUT" {
 				c.base, c.policy = true, Passes
 				if len(w) > 1 && w[1] == "DROP" {
 					c.policy = Drops
 				}
 			}
-			f.add(c)
+			f.add(iptables+" "+w[0], c)
 		case strings.HasPrefix(line, "-A "):
 			w := words(line)
-			if c := f.chains["iptables "+w[1]]; c != nil { // -A is never alone
+			if c := f.chains[iptables+" "+w[1]]; c != nil { // -A is never alone
 				c.rules = append(c.rules, iptablesRule(w[2:]))
 			}
 		}
@@ -108,12 +109,17 @@ func target(name string) rule {
 		return rule{verdict: Drops}
 	case "RETURN":
 		return rule{leave: true}
+	case "NFQUEUE", "QUEUE": // a program says what becomes of it
+		return rule{verdict: MayDrop}
 	}
-	return rule{jump: "iptables " + name}
+	return rule{jump: iptables + " " + name}
 }
 
 func iptablesMatch(word string, args []string) func(Packet) truth {
 	unknown := func(Packet) truth { return maybe }
+	if word == "-f" { // no first packet is in pieces
+		return func(Packet) truth { return no }
+	}
 	if len(args) == 0 {
 		return unknown
 	}
@@ -122,7 +128,7 @@ func iptablesMatch(word string, args []string) func(Packet) truth {
 	case "-i":
 		return func(p Packet) truth { return is(ifaceIs(a, p.Iface, "+")) }
 	case "-p":
-		return func(p Packet) truth { return is(a == p.Proto || a == "all") }
+		return func(p Packet) truth { return is(isProto(a, p.Proto) || a == "all") }
 	case "-s":
 		return func(p Packet) truth { return within(a, p.Src) }
 	case "-d":
@@ -133,8 +139,42 @@ func iptablesMatch(word string, args []string) func(Packet) truth {
 		return func(p Packet) truth { return ports(a, p.SrcPort) }
 	case "--state", "--ctstate":
 		return func(Packet) truth { return is(slices.Contains(strings.Split(a, ","), "NEW")) }
+	case "--dst-type":
+		return func(p Packet) truth {
+			return is(slices.Contains(strings.Split(a, ","), strings.ToUpper(p.cast("local"))))
+		}
+	case "--pkt-type":
+		return func(p Packet) truth { return is(a == p.cast("unicast")) }
+	case "--tcp-flags":
+		if len(args) == 2 {
+			return func(p Packet) truth { return and(is(p.Proto == "tcp"), opens(a, args[1])) }
+		}
 	}
 	return unknown
+}
+
+// opens reports whether the flags of the first packet of a connection, which are
+// SYN, are those that are wanted of those that are looked at.
+func opens(mask, want string) truth {
+	has := slices.Contains(strings.Split(mask, ","), "SYN") || mask == "ALL"
+	return is(has && want == "SYN" || !has && want == "NONE")
+}
+
+// isProto reports whether a name or number is that of a protocol, udp or tcp.
+func isProto(s, proto string) bool {
+	return s == proto || s == map[string]string{"tcp": "6", "udp": "17"}[proto]
+}
+
+// cast is whom a packet is for; one is what it is called if that is this machine
+// only.
+func (p Packet) cast(one string) string {
+	switch {
+	case p.Dst == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "broadcast"
+	case p.Dst.IsMulticast():
+		return "multicast"
+	}
+	return one
 }
 
 // ifaceIs reports whether a name is meant; one that ends with any means all that

@@ -55,6 +55,7 @@ type firewallCase struct {
 	program string // that takes the rules as its input
 	rules   string
 	want    [3]doctor.Verdict
+	beside  string // rules of nft that are there as well
 }
 
 const (
@@ -65,10 +66,13 @@ const (
 
 func firewalls() []firewallCase {
 	nft := func(name, rules string, dhcp, tftp, http doctor.Verdict) firewallCase {
-		return firewallCase{name, "nft", rules, [3]doctor.Verdict{dhcp, tftp, http}}
+		return firewallCase{name, "nft", rules, [3]doctor.Verdict{dhcp, tftp, http}, ""}
 	}
 	ipt := func(name, rules string, dhcp, tftp, http doctor.Verdict) firewallCase {
-		return firewallCase{name, "iptables-restore", "*filter\n" + rules + "COMMIT\n", [3]doctor.Verdict{dhcp, tftp, http}}
+		return firewallCase{name, "iptables-restore", "*filter\n" + rules + "COMMIT\n", [3]doctor.Verdict{dhcp, tftp, http}, ""}
+	}
+	legacy := func(name, rules, beside string, dhcp, tftp, http doctor.Verdict) firewallCase {
+		return firewallCase{name, "iptables-legacy-restore", "*filter\n" + rules + "COMMIT\n", [3]doctor.Verdict{dhcp, tftp, http}, beside}
 	}
 	const base = "table inet t {\n%s\nchain in {\ntype filter hook input priority 0; policy %s; %s\n}\n}"
 	return []firewallCase{
@@ -96,6 +100,17 @@ func firewalls() []firewallCase {
 		nft("IPv6 is something else", "table ip6 t {\nchain in {\ntype filter hook input priority 0; policy drop;\n}\n}", in, in, in),
 		nft("what is sent is something else", "table inet t {\nchain o {\ntype filter hook output priority 0; policy accept; udp dport 67 drop\n}\n}", in, in, in),
 		nft("a named set", "table inet t {\nset s {\ntype inet_service; elements = { 67 }\n}\nchain in {\ntype filter hook input priority 0; policy drop; udp dport @s accept\n}\n}", maybe, maybe, out),
+		nft("a named set of addresses", "table ip filter {\nset s {\ntype ipv4_addr; elements = { 10.0.0.9 }\n}\nchain INPUT {\ntype filter hook input priority 0; policy drop; ip saddr @s accept\n}\n}", maybe, maybe, maybe),
+		nft("a named set of interfaces", fmt.Sprintf(base, "set s {\ntype ifname; elements = { \"eth1\" }\n}", "drop", "iifname @s accept"), maybe, maybe, maybe),
+		nft("a named map of ports", fmt.Sprintf(base, "map m {\ntype inet_service : verdict; elements = { 67 : drop }\n}", "accept", "udp dport vmap @m"), maybe, maybe, in),
+		nft("a table called as that of iptables", "table ip filter {\nchain input {\ntype filter hook input priority 0; policy drop; tcp dport 80 accept\n}\n}", out, out, in),
+		nft("maybe back", fmt.Sprintf(base, "chain b {\nlimit rate 9/second return; drop\n}", "accept", "tcp dport 80 accept; jump b"), maybe, maybe, in),
+		nft("maybe dropped", fmt.Sprintf(base, "", "accept", "ether saddr != 02:00:00:00:00:01 drop"), maybe, maybe, maybe),
+		nft("what a program decides", fmt.Sprintf(base, "", "accept", "udp dport 67 queue"), maybe, in, in),
+		nft("by whom it is for", fmt.Sprintf(base, "", "drop", "fib daddr type broadcast drop; fib daddr type local accept"), out, in, in),
+		nft("by whom its frame is for", fmt.Sprintf(base, "", "accept", "meta pkttype broadcast drop"), out, in, in),
+		nft("odd flags", fmt.Sprintf(base, "", "accept", "tcp flags & (fin|syn|rst|ack) != syn drop; tcp flags & (fin|syn) == (fin|syn) drop; tcp flags & (fin|syn) == 0x0 drop"), in, in, in),
+		nft("new connections", fmt.Sprintf(base, "", "accept", "tcp flags & (fin|syn|rst|ack) == syn drop"), in, in, out),
 		nft("so many a second", fmt.Sprintf(base, "", "drop", "udp dport 67 limit rate 1000/second accept"), maybe, out, out),
 
 		ipt("no rules", "", in, in, in),
@@ -110,6 +125,15 @@ func firewalls() []firewallCase {
 		ipt("chains", ":INPUT DROP\n:a - [0:0]\n:b - [0:0]\n-A INPUT -j a\n-A INPUT -p udp --dport 69 -j ACCEPT\n-A a -p udp -g b\n-A a -j ACCEPT\n-A b -p udp --dport 67 -j DROP\n-A b -p udp --dport 69 -j RETURN\n", out, in, in),
 		ipt("states and words", ":INPUT DROP\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -p udp -m conntrack --ctstate NEW -m comment --comment \"it is -j DROP \\\"67\\\"\" -j ACCEPT\n", in, in, out),
 		ipt("so many a second", ":INPUT DROP\n-A INPUT -p udp -m limit --limit 1000/sec -j ACCEPT\n", maybe, maybe, out),
+		ipt("maybe dropped", "-A INPUT -p udp -m mac ! --mac-source 02:00:00:00:00:01 -j DROP\n", maybe, maybe, in),
+		ipt("maybe back", ":a - [0:0]\n-A INPUT -p udp -j a\n-A a -m limit --limit 9/sec -j RETURN\n-A a -j DROP\n", maybe, maybe, in),
+		ipt("by whom it is for", ":a - [0:0]\n-A INPUT -j a\n-A a -m addrtype --dst-type LOCAL -j RETURN\n-A a -m addrtype --dst-type MULTICAST -j RETURN\n-A a -j DROP\n", out, in, in),
+		ipt("by whom its frame is for", "-A INPUT -m pkttype --pkt-type broadcast -j DROP\n", out, in, in),
+		ipt("odd flags", "-A INPUT -f -j DROP\n-A INPUT -p tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j DROP\n-A INPUT -p tcp --tcp-flags ALL NONE -j DROP\n", in, in, in),
+		ipt("new connections", "-A INPUT -p tcp --syn -j DROP\n", in, in, out),
+
+		legacy("beside no rules", "-A INPUT -p udp --dport 69 -j DROP\n", "", in, out, in),
+		legacy("beside nftables", "-A INPUT -p udp --dport 69 -j DROP\n", "table ip filter {\nchain INPUT {\ntype filter hook input priority 0; tcp dport 80 drop\n}\n}", in, out, out),
 	}
 }
 
@@ -122,8 +146,10 @@ func TestFirewallInside(t *testing.T) {
 	r := newReceiver(t)
 	for _, c := range firewalls() {
 		t.Run(c.program+" "+c.name, func(t *testing.T) {
-			if _, err := exec.LookPath(c.program); err != nil {
-				t.Skipf("%s is not installed", c.program)
+			for _, program := range []string{c.program, "nft"} {
+				if _, err := exec.LookPath(program); err != nil && (program == c.program || c.beside != "") {
+					t.Skipf("%s is not installed", program)
+				}
 			}
 			apply(t, c)
 			f, err := doctor.ReadFirewall(t.Context(), true)
@@ -140,7 +166,33 @@ func TestFirewallInside(t *testing.T) {
 					}
 				}
 			}
+			helps(t, r, far)
 		})
+	}
+}
+
+// helps does what the doctor says against each of the filters, as an operator
+// would, and then everything comes through.
+func helps(t *testing.T, r *receiver, far room) {
+	t.Helper()
+	for _, p := range packets() {
+		f, err := doctor.ReadFirewall(t.Context(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		filters := f.Against(p)
+		for _, against := range filters {
+			run(t, "sh", "-c", against.Admit(p))
+		}
+		if f, err = doctor.ReadFirewall(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Verdict(p); got != in {
+			t.Errorf("then the doctor says that %s port %d %s", p.Proto, p.Port, got)
+		}
+		if len(filters) > 0 && !r.receives(t, far, p, true) {
+			t.Errorf("%s port %d does not come through after %v", p.Proto, p.Port, filters)
+		}
 	}
 }
 
@@ -164,15 +216,23 @@ func apply(t *testing.T, c firewallCase) {
 		}
 		return nil
 	}
-	var err error
 	clean := func() error { return set("nft", "flush ruleset\n", "-f", "-") }
+	var err error
 	if c.program == "nft" {
 		err = set("nft", c.rules, "-f", "-")
 	} else {
+		unset := clean
 		clean = func() error {
-			return set("iptables-restore", "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n")
+			err := set(c.program, "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n")
+			if c.beside != "" {
+				err = errors.Join(err, unset())
+			}
+			return err
 		}
 		err = set(c.program, c.rules)
+	}
+	if err == nil && c.beside != "" {
+		err = set("nft", c.beside, "-f", "-")
 	}
 	if err != nil {
 		_ = clean() // as far as it came

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // What `nft -j list ruleset` writes (libnftables-json(5)), as far as it matters
@@ -30,34 +31,31 @@ type (
 	}
 )
 
-// nftables adds what nft lists. With compat it leaves out the table that iptables
-// keeps there, which is known from iptables itself.
-func (f *Firewall) nftables(text []byte, compat bool) error {
+// nftables adds what nft lists.
+func (f *Firewall) nftables(text []byte) error {
 	var list nftList
 	if err := json.Unmarshal(text, &list); err != nil {
 		return fmt.Errorf("cannot understand what nft says: %w", err)
 	}
-	skip := func(family, table string) bool {
-		return family != "ip" && family != "inet" || compat && family == "ip" && table == "filter"
-	}
+	skip := func(family string) bool { return family != "ip" && family != "inet" }
 	for _, i := range list.Items {
-		if c := i.Chain; c != nil && !skip(c.Family, c.Table) {
-			made := &chain{name: "nft " + c.Family + " " + c.Table + " " + c.Name}
+		if c := i.Chain; c != nil && !skip(c.Family) {
+			made := &chain{Chain: Chain{Program: nft, Family: c.Family, Table: c.Table, Name: c.Name}}
 			if c.Hook == "input" && c.Type == "filter" {
 				made.base, made.policy = true, Passes
 				if c.Policy == "drop" {
 					made.policy = Drops
 				}
 			}
-			f.add(made)
+			f.add(nft+" "+c.Family+" "+c.Table+" "+c.Name, made)
 		}
 	}
 	for _, i := range list.Items {
 		r := i.Rule
-		if r == nil || skip(r.Family, r.Table) {
+		if r == nil || skip(r.Family) {
 			continue
 		}
-		table := "nft " + r.Family + " " + r.Table + " "
+		table := nft + " " + r.Family + " " + r.Table + " "
 		if c := f.chains[table+r.Chain]; c != nil {
 			c.rules = append(c.rules, nftablesRules(table, r.Expr)...)
 		}
@@ -81,6 +79,11 @@ func nftablesRules(table string, expr []map[string]json.RawMessage) []rule {
 				}
 			case "vmap":
 				return nftablesMap(table, conds, v)
+			case "xt":
+				r.opaque = true
+				if m := r.extension(v); m != nil {
+					conds = append(conds, m)
+				}
 			default:
 				if !r.decide(table, kind, v) {
 					conds = append(conds, func(Packet) truth { return maybe })
@@ -105,6 +108,8 @@ func (r *rule) decide(table, kind string, v json.RawMessage) bool {
 		var to struct{ Target string }
 		_ = json.Unmarshal(v, &to) // empty: nowhere
 		r.jump, r.leave = table+to.Target, kind == "goto"
+	case "queue": // a program says what becomes of it
+		r.verdict = MayDrop
 	case "continue":
 	default:
 		return false
@@ -112,21 +117,43 @@ func (r *rule) decide(table, kind string, v json.RawMessage) bool {
 	return true
 }
 
-// nftablesMap reads a map of verdicts. One that has a name of its own may let
-// anything pass.
+// extension reads a part of a rule that iptables has made and nft has no words
+// for: it names the extension at best. What is returned is what it makes the rule
+// go by; nil: nothing.
+func (r *rule) extension(v json.RawMessage) func(Packet) truth {
+	var x struct{ Type, Name string }
+	_ = json.Unmarshal(v, &x) // nothing, before nft 1.0.3
+	unknown := func(Packet) truth { return maybe }
+	switch {
+	case x.Type == "target":
+		r.verdict = target(x.Name).verdict
+		return nil
+	case x.Type == "match" && x.Name == "comment":
+		return nil
+	case x.Type == "":
+		r.verdict = MayDrop // if nothing more is said
+	}
+	return unknown
+}
+
+// nftablesMap reads a map of verdicts. One that has a name of its own may do
+// anything.
 func nftablesMap(table string, conds []func(Packet) truth, v json.RawMessage) []rule {
 	var vmap struct {
 		Key  map[string]json.RawMessage
-		Data struct {
-			Set [][2]json.RawMessage
-		}
+		Data json.RawMessage
 	}
-	if json.Unmarshal(v, &vmap) != nil || len(vmap.Data.Set) == 0 {
-		conds = append(conds, func(Packet) truth { return maybe })
-		return []rule{{applies: all(conds), verdict: Passes}}
+	var data struct {
+		Set [][2]json.RawMessage
+	}
+	_ = json.Unmarshal(v, &vmap) // nothing: it has no entries
+	if json.Unmarshal(vmap.Data, &data) != nil || len(data.Set) == 0 {
+		at, _ := nftMatch{Left: vmap.Key}.field()
+		conds = append(conds, func(p Packet) truth { return and(maybe, is(!at.foreign(p))) })
+		return []rule{{applies: all(conds), verdict: MayDrop}}
 	}
 	var out []rule
-	for _, entry := range vmap.Data.Set {
+	for _, entry := range data.Set {
 		var r rule
 		var does map[string]json.RawMessage
 		_ = json.Unmarshal(entry[1], &does) // nothing: it decides nothing
@@ -143,15 +170,30 @@ func nftablesMap(table string, conds []func(Packet) truth, v json.RawMessage) []
 // applies decides a match; what it does not know may apply.
 func (m nftMatch) applies(p Packet) truth {
 	t := maybe
+	at, bits := m.field()
 	switch {
+	case at.foreign(p):
+		return no
+	case at == nftField{"tcp", "flags"}:
+		t = m.flags(bits)
+	case bits != nil && at == nftField{"ip", "frag-off"}:
+		t = m.fragment(bits)
 	case m.Left["meta"] != nil:
 		t = m.meta(p)
 	case m.Left["payload"] != nil:
-		t = m.payload(p)
+		t = m.payload(p, at)
 	case m.Left["ct"] != nil:
 		var ct struct{ Key string }
 		if json.Unmarshal(m.Left["ct"], &ct) == nil && ct.Key == "state" {
 			t = m.holds(func(v any) truth { return is(v == "new") })
+		}
+	case m.Left["fib"] != nil:
+		var fib struct {
+			Result string
+			Flags  []string
+		}
+		if json.Unmarshal(m.Left["fib"], &fib) == nil && fib.Result == "type" && slices.Equal(fib.Flags, []string{"daddr"}) {
+			t = m.holds(func(v any) truth { return is(v == p.cast("local")) })
 		}
 	}
 	if m.Op == "!=" {
@@ -170,32 +212,110 @@ func (m nftMatch) meta(p Packet) truth {
 			return is(ok && ifaceIs(s, p.Iface, "*"))
 		})
 	case "l4proto":
-		return m.holds(func(v any) truth { return is(v == p.Proto) })
+		return m.holds(func(v any) truth { return is(isProto(fmt.Sprint(v), p.Proto)) })
 	case "nfproto":
 		return m.holds(func(v any) truth { return is(v == "ipv4") })
+	case "pkttype":
+		return m.holds(func(v any) truth { return is(v == p.cast("host") || v == p.cast("unicast")) })
 	}
 	return maybe
 }
 
-func (m nftMatch) payload(p Packet) truth {
-	var at struct{ Protocol, Field string }
-	_ = json.Unmarshal(m.Left["payload"], &at) // empty: none that is known
+// An nftField is a part of what a packet holds.
+type nftField struct{ Protocol, Field string }
+
+// foreign reports whether a packet has no such field; then a rule applies to it
+// neither with nor without a "!".
+func (f nftField) foreign(p Packet) bool {
+	switch f.Protocol {
+	case "udp", "tcp":
+		return f.Protocol != p.Proto
+	case "ip6", "icmp", "icmpv6":
+		return true
+	}
+	return false
+}
+
+// field is what a match looks at, and which bits of it; nil: all. Empty: it looks
+// at something else.
+func (m nftMatch) field() (at nftField, bits json.RawMessage) {
+	var of []json.RawMessage
+	if json.Unmarshal(m.Left["&"], &of) != nil || len(of) != 2 {
+		_ = json.Unmarshal(m.Left["payload"], &at) // there may be none
+		return at, nil
+	}
+	var left struct{ Payload nftField }
+	_ = json.Unmarshal(of[0], &left) // the same
+	return left.Payload, of[1]
+}
+
+func (m nftMatch) payload(p Packet, at nftField) truth {
 	switch at.Protocol + " " + at.Field {
 	case "ip saddr":
 		return m.holds(func(v any) truth { return nftAddr(v, p.Src) })
 	case "ip daddr":
 		return m.holds(func(v any) truth { return nftAddr(v, p.Dst) })
 	case "ip protocol":
-		return m.holds(func(v any) truth { return is(v == p.Proto) })
+		return m.holds(func(v any) truth { return is(isProto(fmt.Sprint(v), p.Proto)) })
 	case "udp dport", "tcp dport", "th dport":
-		return and(is(at.Protocol == "th" || at.Protocol == p.Proto), m.holds(func(v any) truth { return nftPort(v, p.Port) }))
+		return m.holds(func(v any) truth { return nftPort(v, p.Port) })
 	case "udp sport", "tcp sport", "th sport":
-		return and(is(at.Protocol == "th" || at.Protocol == p.Proto), m.holds(func(v any) truth { return nftPort(v, p.SrcPort) }))
-	}
-	if slices.Contains([]string{"ip6", "icmp", "icmpv6"}, at.Protocol) {
-		return no
+		return m.holds(func(v any) truth { return nftPort(v, p.SrcPort) })
 	}
 	return maybe
+}
+
+// flags decides a match of TCP's flags, or some of them.
+func (m nftMatch) flags(bits json.RawMessage) truth {
+	mask, known := "ALL", true
+	if bits != nil {
+		mask, known = nftFlags(bits)
+	}
+	want, ok := nftFlags(m.Right)
+	switch {
+	case !known || !ok:
+		return maybe
+	case m.Op == "in": // any of them
+		return not(opens(want, "NONE"))
+	case m.Op == "!": // none of them
+		return opens(want, "NONE")
+	}
+	return opens(mask, want)
+}
+
+// fragment decides a match of where in a packet a fragment belongs: none is sent
+// in pieces.
+func (m nftMatch) fragment(bits json.RawMessage) truth {
+	const dontFragment = 0x4000 // may be set or not
+	var mask, right int
+	if json.Unmarshal(bits, &mask) != nil || json.Unmarshal(m.Right, &right) != nil || mask&dontFragment != 0 {
+		return maybe
+	}
+	return is(right == 0)
+}
+
+// nftFlags are the names of flags, as iptables writes them.
+func nftFlags(text json.RawMessage) (string, bool) {
+	var v any
+	if json.Unmarshal(text, &v) != nil {
+		return "", false
+	}
+	if or, ok := v.(map[string]any); ok {
+		v = or["|"]
+	}
+	switch v := v.(type) {
+	case string:
+		return strings.ToUpper(v), true
+	case float64:
+		return "NONE", v == 0
+	case []any:
+		var names []string
+		for _, name := range v {
+			names = append(names, strings.ToUpper(fmt.Sprint(name)))
+		}
+		return strings.Join(names, ","), true
+	}
+	return "", false
 }
 
 // holds reports whether one of the values on the right is what is wanted.
@@ -213,6 +333,9 @@ func (m nftMatch) holds(want func(any) truth) truth {
 	}
 	t := no
 	for _, v := range list {
+		if s, ok := v.(string); ok && strings.HasPrefix(s, "@") { // a set that has a name of its own
+			return maybe
+		}
 		t = max(t, want(v))
 	}
 	return t
@@ -221,7 +344,7 @@ func (m nftMatch) holds(want func(any) truth) truth {
 func nftAddr(v any, a netip.Addr) truth {
 	switch v := v.(type) {
 	case string:
-		return within(v, a) // the name of a set is none
+		return within(v, a)
 	case map[string]any:
 		if p, ok := v["prefix"].(map[string]any); ok {
 			return within(fmt.Sprintf("%v/%v", p["addr"], p["len"]), a)
