@@ -21,7 +21,8 @@ import (
 // TestPackage installs the Debian package in a system with a real systemd, the
 // lab image's in a container: the server starts without root, comes back when it
 // is killed, when it hangs and when the system boots again, goes on with its
-// state after an upgrade, and leaves it when it is removed.
+// state after an upgrade, through one under a configuration with mistakes as well,
+// and leaves it when it is removed.
 func TestPackage(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for a container with systemd")
@@ -74,6 +75,7 @@ func TestPackage(t *testing.T) {
 	as("after it hung")
 	want = append(want, "end 1", "boot 2")
 	as("after a reboot")
+	want = append(want, `mistaken: 1.1 install ok installed, unknown key "netwroks", was not restarted`, "mistaken: the old server goes on")
 	as("after an upgrade")
 	want = append(want, "upgraded: 1.1", "removed: inactive, key the first", "purged: /etc/bootd/bootd.yaml", "end 2")
 	if diff := cmp.Diff(want, lines(got)); diff != "" {
