@@ -317,18 +317,7 @@ func TestClustersKept(t *testing.T) {
 	must(t)(s.control.SwitchSystem(s.ctx(), root, fleet.DefaultDeployment, fleet.PauseBackgroundTasks))
 	lost := s.members(id, fleet.SwarmWorker)[0].ID
 	s.loseOne(h, lost)
-	// The simulator loses an event now and then. A new connection begins with all
-	// that there is.
-	next := time.Now()
-	s.until("the VM is known to be lost", func() bool {
-		if time.Now().After(next) {
-			next = time.Now().Add(5 * time.Second)
-			if err := h.CutConnections(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return s.getVM(lost).State == fleet.VMError
-	})
+	s.untilTold(h, lost, fleet.VMError)
 	if got := s.members(id, fleet.SwarmWorker); len(got) != 1 || got[0].ID != lost {
 		t.Errorf("replaced while it is paused: %+v", got)
 	}
