@@ -127,11 +127,13 @@ func (s *Server) commit(p *port, acks acknowledger) error {
 			_ = p.conn.Close() // ends the port, and so the server, which may be restarted
 			continue
 		}
-		for i := range gathered {
-			s.happened(gathered[i])
+		// A batch at a time, so that the first need not wait for the last.
+		for some := range slices.Chunk(gathered, batch) {
+			for i := range some {
+				s.happened(some[i])
+			}
+			s.send(p, slices.DeleteFunc(some, func(a Answer) bool { return a.Reply == nil }))
 		}
-		gathered = slices.DeleteFunc(gathered, func(a Answer) bool { return a.Reply == nil })
-		s.send(p, gathered)
 	}
 	return failed
 }

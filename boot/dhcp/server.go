@@ -23,7 +23,7 @@ const (
 	// dropped in one place.
 	backlog = 64
 	// group is how many acknowledgements go with one sync, about.
-	group = 1024
+	group = 256
 )
 
 // A Server answers DHCP on the interfaces of the catalog's networks.
