@@ -14,5 +14,6 @@
 // offered only after nobody on the wire said that he uses it.
 //
 // When more comes than can be answered, the oldest requests are dropped, and
-// counted. Networks in other modes are left alone.
+// counted. Who makes up hardware addresses does not get all of a network's
+// addresses ([Flood]). Networks in other modes are left alone.
 package dhcp
