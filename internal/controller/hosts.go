@@ -223,6 +223,9 @@ func (c *Controller) hostPlans() []task.Plan {
 // doConnect connects to a host for the first time, and keeps what it says.
 func (c *Controller) doConnect(ctx context.Context, call *task.Call) error {
 	id := fleet.HostID(call.Entity.ID)
+	if err := c.mayConnect(ctx, id); err != nil {
+		return err
+	}
 	facts, err := c.firstFacts(ctx, call, id)
 	var f *fleet.Fault
 	switch {
@@ -257,6 +260,15 @@ func (c *Controller) doConnect(ctx context.Context, call *task.Call) error {
 		h.Facts = facts
 		return store.Put(tx, hosts, string(id), h)
 	})
+}
+
+// mayConnect is the error for a host that another task has connected to meanwhile.
+func (c *Controller) mayConnect(ctx context.Context, id fleet.HostID) error {
+	h, err := find(ctx, c, hosts, fleet.KindHost, string(id))
+	if err == nil {
+		_, err = h.After(fleet.ProvisionHost)
+	}
+	return err
 }
 
 // firstFacts are what a host says. If no fingerprint is known of it, the one that
@@ -295,13 +307,25 @@ func (c *Controller) firstFacts(ctx context.Context, call *task.Call, id fleet.H
 	return v.Facts(ctx)
 }
 
+// undoConnect leaves alone a host that is in service: it was not this task that put
+// it there.
 func (c *Controller) undoConnect(ctx context.Context, call *task.Call) error {
 	id := fleet.HostID(call.Entity.ID)
+	err := c.mayConnect(ctx, id)
+	if fleet.CodeOf(err) == fleet.StateError {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	c.disconnect(id)
 	return c.store.Update(ctx, func(tx *store.Tx) error {
 		h, err := get(tx, hosts, fleet.KindHost, string(id))
 		if err != nil {
 			return err
+		}
+		if _, err := h.After(fleet.ProvisionHost); err != nil {
+			return nil
 		}
 		if err := forgetUUID(tx, h); err != nil {
 			return err

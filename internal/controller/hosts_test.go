@@ -108,6 +108,46 @@ func TestHostsProvision(t *testing.T) {
 	}
 }
 
+// A host is provisioned twice: it is ready after the first time, and the second, which
+// fails, changes nothing of that.
+func TestHostsProvisionedTwice(t *testing.T) {
+	hold := make(chan struct{})
+	var held atomic.Bool
+	g := &gate{before: func(ctx context.Context, point string) error {
+		if held.Load() && point == "PROVISION_HOST/CREATE_HOST" {
+			select {
+			case <-hold:
+			case <-ctx.Done():
+			}
+		}
+		return nil
+	}}
+	s := newGatedSite(t, g)
+	h := s.esxi("esx-1")
+	h.Down()
+	id := fleet.HostID(s.failed(s.control.CreateHost(s.ctx(), root, hostSpec(h)))("CREATE_HOST", fleet.InternalError, "it refuses the connection"))
+	if err := h.Up(); err != nil {
+		t.Fatal(err)
+	}
+	held.Store(true)
+	first, err1 := s.control.ProvisionHost(s.ctx(), root, id)
+	second, err2 := s.control.ProvisionHost(s.ctx(), root, id)
+	hold <- struct{}{}
+	s.done(first, err1)
+	vm := s.vm("one", "")
+	h.Down()
+	close(hold)
+	s.failed(second, err2)("CREATE_HOST", fleet.StateError, "Invalid operation PROVISION_HOST for host/"+string(id)+" in state READY")
+	s.hostIs(id, fleet.HostReady)
+	if err := h.Up(); err != nil {
+		t.Fatal(err)
+	}
+	s.power(vm, fleet.StartVM)
+	_, err := s.control.DeleteHost(s.ctx(), root, id)
+	fails(t, err, fleet.StateError, "in state READY")
+	s.consistent()
+}
+
 // H10 to H16: every verb on a host that is not there.
 func TestHostsH10(t *testing.T) {
 	c, _ := open(t)
