@@ -26,6 +26,8 @@ type disk struct {
 	Charged  bool          `json:"charged,omitzero"`  // its cost, to its project
 	Reserved bool          `json:"reserved,omitzero"` // its capacity, on its datastore
 	Leaving  bool          `json:"leaving,omitzero"`  // somebody has deleted it
+	// Attachment tells apart each time that it was attached; empty: it is not.
+	Attachment string `json:"attachment,omitempty"`
 }
 
 // after is [fleet.Disk.After] for a disk that may be leaving.

@@ -19,20 +19,24 @@ var isos = store.Kind[fleet.VMID]{Name: "iso"}
 
 // A diskOrder is what is done with a disk.
 type diskOrder struct {
-	Disk     fleet.DiskID `json:"disk"`
-	Attached bool         `json:"attached,omitzero"` // to the VM, when it was ordered
+	Disk fleet.DiskID `json:"disk"`
+	// Attachment that is made or ended; empty: the disk was not attached to the VM
+	// when this was ordered. It may have ended, and another begun, before the task.
+	Attachment string `json:"attachment,omitempty"`
 }
 
 // AttachDisk attaches a persistent disk of the same project to a VM. The disk is the
 // VM's as soon as this returns, so that nobody else can have it.
 func (c *Controller) AttachDisk(ctx context.Context, by Principal, id fleet.VMID, diskID fleet.DiskID) (fleet.Task, error) {
+	attachment := newID[string]()
 	return c.withDisk(ctx, by, id, diskID, fleet.AttachDisk, func(tx *store.Tx, v vm, d *disk) error {
 		to, err := d.after(fleet.AttachDisk)
 		if err != nil {
 			return err
 		}
-		d.State, d.VM = to, v.ID
-		return store.Put(tx, disks, string(diskID), *d)
+		d.State, d.VM, d.Attachment = to, v.ID, attachment
+		v.Holds = append(slices.Clone(v.Holds), diskID)
+		return errors.Join(store.Put(tx, disks, string(diskID), *d), store.Put(tx, vms, string(id), v))
 	})
 }
 
@@ -54,8 +58,14 @@ func (c *Controller) withDisk(ctx context.Context, by Principal, id fleet.VMID, 
 		if d.Project != v.Project {
 			return change{}, fleet.Errorf(fleet.InvalidOperation, "Disk %s and VM %s are not in the same project", diskID, id)
 		}
-		o := diskOrder{diskID, d.VM == id}
-		return change{operation: op, entity: ref(fleet.KindVM, id), tenant: p.Tenant, project: p.ID, name: v.Name, queued: true, argument: o}, f(tx, v, &d)
+		if err := f(tx, v, &d); err != nil {
+			return change{}, err
+		}
+		o := diskOrder{Disk: diskID}
+		if d.VM == id {
+			o.Attachment = d.Attachment
+		}
+		return change{operation: op, entity: ref(fleet.KindVM, id), tenant: p.Tenant, project: p.ID, name: v.Name, queued: true, argument: o}, nil
 	})
 }
 
@@ -87,6 +97,9 @@ func (c *Controller) doAttachDisk(ctx context.Context, call *task.Call) error {
 	if err != nil {
 		return err
 	}
+	if d.Attachment != o.Attachment {
+		return fleet.Errorf(fleet.InvalidOperation, "Disk %s was detached from VM %s before it was attached", d.ID, v.ID)
+	}
 	on, err := find(ctx, c, datastores, fleet.KindDatastore, string(d.Datastore))
 	if err != nil {
 		return err
@@ -114,11 +127,16 @@ func (c *Controller) undoAttachDisk(ctx context.Context, call *task.Call) error 
 	if err := call.Argument(&o); err != nil {
 		return err
 	}
-	return c.detach(ctx, fleet.VMID(call.Entity.ID), o.Disk)
+	return c.detach(ctx, fleet.VMID(call.Entity.ID), o)
 }
 
-// detach takes a disk out of a VM, which may be gone.
-func (c *Controller) detach(ctx context.Context, id fleet.VMID, diskID fleet.DiskID) error {
+// detach ends an attachment to a VM, which may be gone, unless it has ended.
+func (c *Controller) detach(ctx context.Context, id fleet.VMID, o diskOrder) error {
+	diskID := o.Disk
+	d, err := find(ctx, c, disks, fleet.KindPersistentDisk, string(diskID))
+	if err != nil || d.Attachment != o.Attachment {
+		return err
+	}
 	v, err := find(ctx, c, vms, fleet.KindVM, string(id))
 	if err != nil && fleet.CodeOf(err) != fleet.VMNotFound {
 		return err
@@ -137,19 +155,49 @@ func (c *Controller) detach(ctx context.Context, id fleet.VMID, diskID fleet.Dis
 		if err != nil && fleet.CodeOf(err) != fleet.VMNotFound {
 			return err
 		}
-		if err == nil {
+		there := err == nil
+		d, err := get(tx, disks, fleet.KindPersistentDisk, string(diskID))
+		if err != nil || d.Attachment != o.Attachment {
+			return err
+		}
+		if there {
 			v.Disks = slices.DeleteFunc(slices.Clone(v.Disks), func(x fleet.VMDisk) bool { return x.ID == diskID })
+			v.Holds = slices.DeleteFunc(slices.Clone(v.Holds), func(x fleet.DiskID) bool { return x == diskID })
 			if err := store.Put(tx, vms, string(id), v); err != nil {
 				return err
 			}
 		}
-		d, err := get(tx, disks, fleet.KindPersistentDisk, string(diskID))
-		if err != nil || d.VM != id {
-			return err
-		}
-		d.State, d.VM = fleet.DiskDetached, ""
+		d.State, d.VM, d.Attachment = fleet.DiskDetached, "", ""
 		return store.Put(tx, disks, string(diskID), d)
 	})
+}
+
+// letGo ends the attachments of all disks of a VM, in the records. A disk that was
+// only on the host that is removed is lost, and can but be deleted.
+func letGo(tx *store.Tx, v *vm, removed fleet.HostID) error {
+	for _, id := range v.Holds {
+		d, err := orZero(tx, disks, string(id))
+		if err != nil {
+			return err
+		}
+		if d.VM != v.ID {
+			continue
+		}
+		d.State, d.VM, d.Attachment = fleet.DiskDetached, "", ""
+		on, err := orZero(tx, datastores, string(d.Datastore))
+		if err != nil {
+			return err
+		}
+		if _, mounts := on.Mounts[removed]; mounts && len(on.Mounts) == 1 {
+			d.State, d.Fault = fleet.DiskError, "its datastore was removed with its host"
+		}
+		if err := store.Put(tx, disks, string(id), d); err != nil {
+			return err
+		}
+	}
+	v.Holds = nil
+	v.Disks = slices.DeleteFunc(slices.Clone(v.Disks), func(x fleet.VMDisk) bool { return x.Kind == fleet.KindPersistentDisk })
+	return nil
 }
 
 func (c *Controller) doDetachDisk(ctx context.Context, call *task.Call) error {
@@ -165,10 +213,10 @@ func (c *Controller) doDetachDisk(ctx context.Context, call *task.Call) error {
 	if _, err := v.After(fleet.DetachDisk); err != nil && !v.Lost {
 		return err
 	}
-	if !o.Attached {
+	if o.Attachment == "" {
 		return fleet.Errorf(fleet.InternalError, "DETACH_DISK failed: disk %s is not attached to VM %s", o.Disk, v.ID)
 	}
-	return c.detach(ctx, v.ID, o.Disk)
+	return c.detach(ctx, v.ID, o)
 }
 
 // AttachISO puts a CD image that a client sends into the drive of a VM. It returns
@@ -197,7 +245,7 @@ func (c *Controller) AttachISO(ctx context.Context, by Principal, id fleet.VMID,
 			return change{}, attachedAlready(v.VM)
 		}
 		v.ISO = &iso
-		return change{operation: fleet.AttachISO, entity: ref(fleet.KindVM, id), tenant: p.Tenant, project: p.ID, name: v.Name, queued: true},
+		return change{operation: fleet.AttachISO, entity: ref(fleet.KindVM, id), tenant: p.Tenant, project: p.ID, name: v.Name, queued: true, argument: iso.ID},
 			errors.Join(store.Put(tx, isos, string(iso.ID), id), store.Put(tx, vms, string(id), v))
 	})
 	if err != nil {
@@ -254,10 +302,15 @@ func (c *Controller) dropISO(ctx context.Context, id string) error {
 
 func (c *Controller) undoISO(ctx context.Context, call *task.Call) error { return c.eject(ctx, call) }
 
-// eject empties the drive of a VM.
+// eject empties the drive of a VM, if what is in it is what the task was ordered for:
+// another CD image may have been put there since.
 func (c *Controller) eject(ctx context.Context, call *task.Call) error {
+	var id fleet.ISOID
+	if err := call.Argument(&id); err != nil {
+		return err
+	}
 	v, err := find(ctx, c, vms, fleet.KindVM, call.Entity.ID)
-	if err != nil {
+	if err != nil || v.ISO == nil || v.ISO.ID != id {
 		return err
 	}
 	if v.Host != "" {
@@ -269,21 +322,30 @@ func (c *Controller) eject(ctx context.Context, call *task.Call) error {
 			return err
 		}
 	}
-	if v.ISO != nil && c.options.Spool != nil {
+	if c.options.Spool != nil {
 		if err := c.dropISO(ctx, string(v.ISO.ID)); err != nil {
 			return err
 		}
 	}
-	return c.setVM(ctx, v.ID, func(v *vm) { v.ISO = nil })
+	return c.setVM(ctx, v.ID, func(v *vm) {
+		if v.ISO != nil && v.ISO.ID == id {
+			v.ISO = nil
+		}
+	})
 }
 
 // DetachISO empties the drive of a VM.
 func (c *Controller) DetachISO(ctx context.Context, by Principal, id fleet.VMID) (fleet.Task, error) {
-	return c.order(ctx, by, id, fleet.DetachISO, func(v vm) (any, error) { return v.ISO != nil, nil })
+	return c.order(ctx, by, id, fleet.DetachISO, func(v vm) (any, error) {
+		if v.ISO == nil {
+			return fleet.ISOID(""), nil
+		}
+		return v.ISO.ID, nil
+	})
 }
 
 func (c *Controller) doDetachISO(ctx context.Context, call *task.Call) error {
-	var attached bool // when it was ordered: this may be a repetition
+	var attached fleet.ISOID // when it was ordered: this may be a repetition
 	if err := call.Argument(&attached); err != nil {
 		return err
 	}
@@ -294,7 +356,7 @@ func (c *Controller) doDetachISO(ctx context.Context, call *task.Call) error {
 	if _, err := v.After(fleet.DetachISO); err != nil {
 		return err
 	}
-	if !attached {
+	if attached == "" {
 		return fleet.Errorf(fleet.NoISOAttached, "No ISO is attached to VM %s", v.ID)
 	}
 	return c.eject(ctx, call)

@@ -111,7 +111,7 @@ func TestHostsProvision(t *testing.T) {
 // A host is provisioned twice: it is ready after the first time, and the second, which
 // fails, changes nothing of that.
 func TestHostsProvisionedTwice(t *testing.T) {
-	hold := make(chan struct{})
+	hold := make(chan struct{}, 1)
 	var held atomic.Bool
 	g := &gate{before: func(ctx context.Context, point string) error {
 		if held.Load() && point == "PROVISION_HOST/CREATE_HOST" {
@@ -363,112 +363,6 @@ func TestHostsLost(t *testing.T) {
 	})
 	s.vmIs(kept, fleet.VMStarted)
 	s.failed(s.control.DeleteVM(s.ctx(), root, kept))("DELETE_VM", fleet.InvalidVMState, "not powered off")
-}
-
-// lose takes a host that is watched from the network, and waits until that is known.
-func (s *site) lose(h *esxtest.Host, id fleet.HostID) {
-	s.Helper()
-	s.until("the host is watched", func() bool { return h.Calls("WaitForUpdatesEx") > 0 })
-	h.Down()
-	s.until("the host is told to be lost", s.reachable(id, false))
-}
-
-func (s *site) reachable(id fleet.HostID, want bool) func() bool {
-	return func() bool {
-		x, err := s.control.Host(s.ctx(), root, id)
-		return err == nil && x.Health.Reachable == want
-	}
-}
-
-// A VM that runs on a host that does not answer can be deleted: at once for its
-// project, on the host when that is back.
-func TestHostsLostVM(t *testing.T) {
-	s := newSite(t)
-	h, id := s.host("esx-1")
-	vm := s.vm("one", "")
-	s.power(vm, fleet.StartVM)
-	s.lose(h, id)
-	s.done(s.control.DeleteVM(s.ctx(), root, vm))
-	s.consistent()
-	if err := h.Up(); err != nil {
-		t.Fatal(err)
-	}
-	s.until("the VM is gone from the host", func() bool { return count(files(t, h), "vm-") == 0 })
-}
-
-// A host that is gone can be deleted with the VMs that it ran: they use nothing then,
-// and can be deleted. Until then every refusal says what to do.
-func TestHostsGone(t *testing.T) {
-	s := newSite(t)
-	var later atomic.Int64
-	s.stop()
-	s.tune = func(o *controller.Options) {
-		o.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
-	}
-	s.start()
-	h, id := s.host("esx-1")
-	img := s.image(fleet.Eager)
-	vm := s.vm("one", img)
-	s.power(vm, fleet.StartVM)
-	s.lose(h, id)
-	_, err := s.control.DeleteHost(s.ctx(), root, id)
-	fails(t, err, fleet.StateError, "it has not answered since")
-	s.done(s.control.SuspendHost(s.ctx(), root, id))
-	_, err = s.control.EnterMaintenance(s.ctx(), root, id)
-	fails(t, err, fleet.HostHasVMs, "it does not answer: delete it, and they are lost with it")
-	_, err = s.control.DeleteHost(s.ctx(), root, id)
-	fails(t, err, fleet.StateError, "after 10m0s it can be deleted")
-	s.hostIs(id, fleet.HostSuspended)
-
-	later.Store(int64(fleet.GoneAfter))
-	s.done(s.control.DeleteHost(s.ctx(), root, id))
-	_, err = s.control.Host(s.ctx(), root, id)
-	fails(t, err, fleet.HostNotFound, "not found")
-	s.vmIs(vm, fleet.VMError)
-	s.consistent()
-	s.done(s.control.DeleteVM(s.ctx(), root, vm))
-	s.done(s.control.DeleteImage(s.ctx(), root, img))
-	if stores, err := s.control.Datastores(s.ctx(), root, ""); err != nil || len(stores) > 0 {
-		t.Errorf("%+v, %v", stores, err)
-	}
-}
-
-// A host that answers again is not deleted with its VMs, whatever was known of it
-// when that was asked for.
-func TestHostsGoneAndBack(t *testing.T) {
-	var later atomic.Int64
-	var h *esxtest.Host
-	g := &gate{before: func(_ context.Context, point string) error {
-		if point == "DELETE_HOST/DEPROVISION_HOST" {
-			return h.Up()
-		}
-		return nil
-	}}
-	s := newGatedSite(t, g)
-	s.stop()
-	s.tune = func(o *controller.Options) {
-		o.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
-	}
-	s.start()
-	var id fleet.HostID
-	h, id = s.host("esx-1")
-	vm := s.vm("one", "")
-	s.lose(h, id)
-	s.done(s.control.SuspendHost(s.ctx(), root, id))
-	later.Store(int64(fleet.GoneAfter))
-	s.failed(s.control.DeleteHost(s.ctx(), root, id))("DEPROVISION_HOST", fleet.StateError, "in state SUSPENDED; suspend it, delete its VMs")
-	s.hostIs(id, fleet.HostSuspended)
-	s.vmIs(vm, fleet.VMStopped)
-	s.consistent()
-}
-
-// A host that does not answer and has no VMs enters maintenance unasked.
-func TestHostsLostMaintenance(t *testing.T) {
-	s := newSite(t)
-	h, id := s.host("esx-1")
-	s.image(fleet.Eager)
-	s.lose(h, id)
-	s.retire(id)
 }
 
 // untilTold waits until a host's watch has told of a VM's state. The simulator loses

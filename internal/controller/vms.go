@@ -36,6 +36,10 @@ type vm struct {
 	Charged  bool             `json:"charged,omitzero"`  // its cost, to its project
 	Reserved bool             `json:"reserved,omitzero"` // on its host and its datastore
 	Lost     bool             `json:"lost,omitzero"`     // in ERROR for what its host says; that may change
+	// Holds are the persistent disks that nobody else can have: those of Disks, those
+	// that are to be attached, and those of which a failure has left open whether they
+	// are attached.
+	Holds []fleet.DiskID `json:"holds,omitempty"`
 }
 
 // lives reports whether a VM is what its host says it is: it was made, and no

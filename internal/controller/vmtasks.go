@@ -400,7 +400,7 @@ func (c *Controller) forgetVM(tx *store.Tx, id fleet.VMID) error {
 	if err != nil {
 		return err
 	}
-	if err := giveBack(tx, &v); err != nil {
+	if err := errors.Join(giveBack(tx, &v), letGo(tx, &v, "")); err != nil {
 		return err
 	}
 	if v.Image != "" {
@@ -435,7 +435,8 @@ func (c *Controller) forgetVM(tx *store.Tx, id fleet.VMID) error {
 	return nil
 }
 
-// strand notes that the VMs of a host are lost with it.
+// strand notes that the VMs of a host are lost with it. The persistent disks that
+// they had are nobody's then.
 func (c *Controller) strand(ctx context.Context, id fleet.HostID) error {
 	all, err := store.List(ctx, c.store, hostVMs, string(id)+"/")
 	if all == nil {
@@ -447,7 +448,7 @@ func (c *Controller) strand(ctx context.Context, id fleet.HostID) error {
 			if err != nil {
 				return err
 			}
-			if err := giveBack(tx, &v); err != nil {
+			if err := errors.Join(giveBack(tx, &v), letGo(tx, &v, id)); err != nil {
 				return err
 			}
 			v.State, v.Fault, v.Lost, v.Host = fleet.VMError, "its host was removed", false, ""
