@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -162,7 +163,8 @@ func TestPorts(t *testing.T) {
 			t.Errorf("%s: %v, want that it is in use", p, err)
 		}
 		h := doctor.Holders(p)
-		if len(h) != 1 || h[0].PID != os.Getpid() || h[0].Name == "" {
+		// Others may have the same port at other addresses.
+		if !slices.ContainsFunc(h, func(h doctor.Holder) bool { return h.PID == os.Getpid() && h.Name != "" }) {
 			t.Errorf("%s is held by %v, want process %d", p, h, os.Getpid())
 		}
 	}
@@ -175,7 +177,7 @@ func TestPorts(t *testing.T) {
 	}
 	// Elsewhere it is free.
 	p := doctor.Port{Proto: "udp", Addr: netip.MustParseAddr("127.0.0.9"), Num: port(udp.LocalAddr())}
-	if h := doctor.Holders(p); len(h) != 0 {
+	if h := doctor.Holders(p); slices.ContainsFunc(h, func(h doctor.Holder) bool { return h.PID == os.Getpid() }) {
 		t.Errorf("%s at %s is held by %v", p, p.Addr, h)
 	}
 	if got := p.String(); !strings.HasPrefix(got, "UDP port ") {
