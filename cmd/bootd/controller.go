@@ -66,15 +66,6 @@ func newControl(ctx context.Context, cfg *config.Config, db *store.Store, nodes 
 	if c == nil {
 		return control{local: photon.Off("the controller is off; add controller: {} to bootd.yaml and start bootd again")}, nil
 	}
-	path := filepath.Join(cfg.StateDir, "controller.pem")
-	cert, fresh, err := photon.Certificate(path, certificateNames(c), time.Now())
-	if err != nil {
-		return control{}, err
-	}
-	shown := photon.Describe(cert.Leaf)
-	if missing := uncovered(c, shown.Names); !fresh && len(missing) > 0 {
-		log.Warn("clients that use these names will refuse the controller's certificate; remove its file to have another one made", "names", missing, "file", path)
-	}
 	images, err := spool.Open(filepath.Join(cfg.StateDir, "spool"))
 	if err != nil {
 		return control{}, err
@@ -88,7 +79,6 @@ func newControl(ctx context.Context, cfg *config.Config, db *store.Store, nodes 
 	if err != nil {
 		return control{}, fmt.Errorf("cannot take over the nodes of clusters: %w", err)
 	}
-	endpoint := photonwire.Endpoint{Address: c.Listen, Auth: "none", Certificate: shown}
 	build := thisBuild()
 	api := photon.Config{
 		Controller:     verbs,
@@ -96,22 +86,43 @@ func newControl(ctx context.Context, cfg *config.Config, db *store.Store, nodes 
 		Version:        build.Version,
 		Commit:         build.Commit,
 		Log:            log.With("part", "controller"),
-		// With auth: none, the configuration says that whoever reaches it may.
-		Authenticate: as("anybody"),
+		Endpoint:       func() photonwire.Endpoint { return photonwire.Endpoint{Auth: "none"} },
+		Authenticate:   as("operator"),
 	}
-	var server *photon.Server
-	api.Endpoint = func() photonwire.Endpoint {
-		e := endpoint
-		e.Address = server.Addr().String()
-		return e
+	services := []service{core{tasks, verbs}}
+	if c.Listen != "" {
+		server, endpoint, err := listenController(cfg, api)
+		if err != nil {
+			return control{}, err
+		}
+		api.Endpoint = endpoint
+		services = append([]service{server}, services...)
 	}
-	if server, err = photon.Listen(c.Listen, cert, photon.New(api), api.Log); err != nil {
-		return control{}, err
+	return control{local: photon.New(api), services: services}, nil
+}
+
+// listenController binds the address that the API has beside the socket.
+func listenController(cfg *config.Config, api photon.Config) (server *photon.Server, endpoint func() photonwire.Endpoint, err error) {
+	c, log := cfg.Controller, api.Log
+	path := filepath.Join(cfg.StateDir, "controller.pem")
+	cert, fresh, err := photon.Certificate(path, certificateNames(c), time.Now())
+	if err != nil {
+		return nil, nil, err
 	}
-	local := api
-	local.Authenticate = as("operator")
-	api.Log.Info("the controller listens", "addr", server.Addr().String(), "sha256", shown.SHA256)
-	return control{local: photon.New(local), services: []service{server, core{tasks, verbs}}}, nil
+	shown := photon.Describe(cert.Leaf)
+	if missing := uncovered(c, shown.Names); !fresh && len(missing) > 0 {
+		log.Warn("clients that use these names will refuse the controller's certificate; remove its file to have another one made", "names", missing, "file", path)
+	}
+	endpoint = func() photonwire.Endpoint {
+		return photonwire.Endpoint{Address: server.Addr().String(), Auth: "none", Certificate: shown}
+	}
+	// With auth: none, the configuration says that whoever reaches it may.
+	api.Endpoint, api.Authenticate = endpoint, as("anybody")
+	if server, err = photon.Listen(c.Listen, cert, photon.New(api), log); err != nil {
+		return nil, nil, err
+	}
+	log.Info("the controller listens", "addr", server.Addr().String(), "sha256", shown.SHA256)
+	return server, endpoint, nil
 }
 
 // as is for a listener that only those can reach who may do everything.

@@ -67,6 +67,9 @@ fingerprints of the certificate that photon target set asks to accept.`,
 			if err != nil {
 				return err
 			}
+			if e.Address == "" {
+				return a.table([]string{"CONTROLLER", "on bootd's socket only; for photon, configure listen"}, [][]string{{"state", d.State}})
+			}
 			cert := e.Certificate
 			return a.table([]string{"CONTROLLER", "https://" + e.Address}, [][]string{
 				{"state", d.State}, {"auth", e.Auth}, {"names", strings.Join(cert.Names, ", ")}, {"valid until", clock(cert.NotAfter)},

@@ -328,12 +328,12 @@ func TestController(t *testing.T) {
 		want *config.Controller
 	}{
 		{"networks: []", nil},
-		{"controller: {}", &config.Controller{Listen: "127.0.0.1:9443"}},
-		{`controller: {listen: "[::1]:0", flavors: strict}`, &config.Controller{Listen: "[::1]:0"}},
+		{"controller: {}", &config.Controller{}},
+		{`controller: {listen: "[::1]:0", auth: none, flavors: strict}`, &config.Controller{Listen: "[::1]:0"}},
 		{`controller: {listen: "0.0.0.0:443", auth: none, names: [bootd, 10.0.0.1], flavors: old}`,
 			&config.Controller{Listen: "0.0.0.0:443", Names: []string{"bootd", "10.0.0.1"}, OldFlavors: true}},
 		{`controller: {clusters: {swarm: {etcd: a}, mesos: {marathon: a}}}`,
-			&config.Controller{Listen: "127.0.0.1:9443", Profiles: map[string]string{"swarm/etcd": "a", "mesos/marathon": "a"}}},
+			&config.Controller{Profiles: map[string]string{"swarm/etcd": "a", "mesos/marathon": "a"}}},
 	} {
 		got, err := config.LoadFiles(map[string]string{"bootd.yaml": c.text, "profiles/a.yaml": "name: a"})
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 
 // A Controller says how Photon Controller's API is served.
 type Controller struct {
-	Listen string   // address; default 127.0.0.1:9443. Port 0: any that is free
+	Listen string   // address; port 0: any that is free. Empty: the API is served on the operator's socket only
 	Names  []string // host names and addresses that clients use, beside those the machine has itself; for the certificate
 	// OldFlavors takes flavors that do not say how large a VM is, as servers before
 	// Photon Controller 1.1 did.
@@ -64,7 +64,7 @@ func (c *Controller) Equal(o *Controller) bool { return reflect.DeepEqual(c, o) 
 
 // controller reads the section that switches the controller on.
 func (l *loader) controller(d *document, key string, v ast.Node) {
-	c := &Controller{Listen: "127.0.0.1:9443"}
+	c := &Controller{}
 	l.config.Controller = c
 	open, flavors := "", "strict"
 	ok := d.mapping(v, key, fields{
@@ -83,9 +83,11 @@ func (l *loader) controller(d *document, key string, v ast.Node) {
 		"clusters": func(key string, v ast.Node) { l.clusterProfiles(d, c, key, v) },
 	})
 	c.OldFlavors = flavors == "old"
-	if a, err := netip.ParseAddrPort(c.Listen); ok && err == nil && open == "" && !a.Addr().IsLoopback() {
-		d.lacks(v, "auth", fmt.Sprintf("everybody who reaches %s could change everything", c.Listen),
-			"if that is meant, because only those reach it who may, write auth: none; or listen at 127.0.0.1")
+	// At a loopback address too: every process of this machine reaches that, while the
+	// socket has an owner and a group.
+	if _, err := netip.ParseAddrPort(c.Listen); ok && err == nil && open == "" {
+		d.lacks(v, "auth", fmt.Sprintf("everybody who reaches %s, every program on this machine too, could change everything", c.Listen),
+			"if that is meant, because only those reach it who may, write auth: none; or leave listen out: bootd's own commands use its socket")
 	}
 }
 

@@ -116,7 +116,7 @@ func (e esxi) left(t *testing.T) []string {
 func startController(t *testing.T, l lab.Lab, o lab.Options) {
 	t.Helper()
 	edit(t, l, "bootd.yaml", "swarm:\n", "swarm:\n  grace: 15s\n")
-	edit(t, l, "bootd.yaml", "state_dir:", "controller: {listen: \"127.0.0.1:0\"}\nstate_dir:")
+	edit(t, l, "bootd.yaml", "state_dir:", "controller: {listen: \"127.0.0.1:0\", auth: none}\nstate_dir:")
 	if err := l.RestartServer(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}

@@ -117,7 +117,7 @@ type Audited struct {
 // An Endpoint is where the API is served, for the tools of others. Photon
 // Controller has nothing like it.
 type Endpoint struct {
-	Address     string      `json:"address"` // to listen at: 127.0.0.1:9443
+	Address     string      `json:"address"` // to listen at: 127.0.0.1:9443; empty: only on the operator's socket
 	Auth        string      `json:"auth"`    // none or tokens
 	Certificate Certificate `json:"certificate"`
 }
