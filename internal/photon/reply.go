@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,7 +25,9 @@ const (
 // body reads the JSON of a request. Members that are not known are ignored.
 func body[T any](c *call) (v T, err error) {
 	// A listener that cannot limit the time has clients that it trusts.
-	_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(patience))
+	rc := http.NewResponseController(c.w)
+	_ = rc.SetReadDeadline(time.Now().Add(patience))
+	defer func() { _ = rc.SetReadDeadline(time.Time{}) }() // what is waited for next may take longer
 	b, err := io.ReadAll(http.MaxBytesReader(c.w, c.Body, maxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return v, badJSON(fmt.Sprintf("it is larger than %d bytes", maxBody))
@@ -64,10 +67,16 @@ func (s *server) send(c *call, r reply) {
 		c.log.Error("cannot encode an answer", "err", err)
 		r.status, b = http.StatusInternalServerError, []byte(`{"code":"InternalError","message":"bootd cannot encode its answer; its log says why","data":{}}`)
 	}
-	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(patience)) // see body
+	b = append(b, '\n')
+	rc := http.NewResponseController(c.w)
+	_ = rc.SetWriteDeadline(time.Now().Add(patience)) // see body
 	c.w.Header().Set("Content-Type", "application/json")
+	c.w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	c.w.WriteHeader(r.status)
-	_, _ = c.w.Write(append(b, '\n')) // a caller that is gone needs nothing
+	_, _ = c.w.Write(b) // a caller that is gone needs nothing
+	// The connection is kept, and the next answer on it may be one that takes hours.
+	_ = rc.Flush()
+	_ = rc.SetWriteDeadline(time.Time{})
 }
 
 // fail sends an error. One that is not for clients is logged; they are told where
