@@ -73,11 +73,15 @@ func timeSync(dir string) (middle time.Duration, err error) {
 	return took[syncs/2], nil
 }
 
+// move is how another directory is used. The systemd unit lets the server write
+// to /var/lib/bootd only, and hides what is below /home.
+const move = "move state_dir: chown -R bootd:bootd DIRECTORY, not below /home; and where systemd runs the server, systemctl edit bootd: [Service] ReadWritePaths=DIRECTORY"
+
 // Findings judges the disk of the state directory.
 func (d Disk) Findings() []Finding {
 	free := fmt.Sprintf("%s has %.1f GiB free", d.Dir, float64(d.Free)/(1<<30))
 	f := Finding{Check: "disk", Level: OK, Text: free}
-	const remedy = "remove images that nobody needs (bootd asset list, bootd asset rm), or move state_dir"
+	const remedy = "remove images that nobody needs (bootd asset list, bootd asset rm), or " + move
 	switch {
 	case d.Free < little:
 		f.Level, f.Text, f.Remedy = Fault, fmt.Sprintf("%s has only %d MiB free; without room no address can be leased", d.Dir, d.Free>>20), remedy
@@ -94,7 +98,7 @@ func (d Disk) Findings() []Finding {
 		return []Finding{f}
 	case d.Sync > slowSync:
 		s.Level, s.Text = Warning, fmt.Sprintf("a lease is safe on it only after %s, and no address is given out before", d.Sync.Round(time.Millisecond))
-		s.Remedy = "put state_dir on a disk that syncs faster, such as an SSD"
+		s.Remedy = "a disk that syncs faster helps, such as an SSD: " + move
 	}
 	return []Finding{f, s}
 }
