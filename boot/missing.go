@@ -132,7 +132,7 @@ func (t *Timeline) afterLoader() Missing {
 			Reason: "iPXE was offered an address but did not take it: does the offer reach it, or was another DHCP server chosen?"}
 	case t.Arch.EFI():
 		return Missing{Next: Script, Patience: 20 * time.Second,
-			Reason: "its loader was fetched, but does not ask for an address: the driver does not fit its network card, so try loader: ipxe (or loader: snponly, if that is set); with Secure Boot on, firmware does not start iPXE at all, so say loader: grub"}
+			Reason: "its loader was fetched, but does not ask for an address: the driver does not fit its network card, so try loader: ipxe (or loader: snponly, if that is set); with Secure Boot on, firmware does not start iPXE at all, so say loader: grub and install what that needs (bootd check tells)"}
 	}
 	return Missing{Next: Script, Patience: 20 * time.Second,
 		Reason: "its loader was fetched, but does not ask for an address: the driver in the card's ROM does not work with iPXE; update the card's firmware, or let the machine boot by UEFI"}

@@ -15,13 +15,19 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "check the configuration without using it",
 		Long: `Check reads the whole configuration directory, as the server does, and shows
 every mistake at once with its file, line and column. It also translates each
-profile to Ignition. Nothing is changed and nothing is fetched.`,
+profile to Ignition, and warns of loaders that are not on this machine. Nothing is
+changed and nothing is fetched.`,
 		Example: "  bootd check\n  bootd check -c ./site -o json",
 		Args:    exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := config.Load(a.dir)
 			if err == nil {
 				err = checkProfiles(cfg)
+			}
+			if err == nil {
+				for _, l := range withoutGRUB(cfg, findLoaders(cfg)) {
+					fmt.Fprintf(a.err, "bootd: warning: %s; on the server: %s\n", l, l.Remedy)
+				}
 			}
 			if a.format == "json" {
 				return a.mistakes(err)

@@ -250,6 +250,9 @@ func (x *examination) loaders() {
 	default:
 		x.say("loaders", doctor.OK, "", "%s", strings.Join(there, ", "))
 	}
+	for _, l := range withoutGRUB(x.cfg, found) {
+		x.say("loaders", doctor.Warning, l.Remedy, "%s", l)
+	}
 }
 
 func (x *examination) images() {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bootd/assets"
 	"bootd/internal/doctor"
 )
 
@@ -203,6 +204,8 @@ func hostFaults() []fault {
 		{"loaders for BIOS only", func(t *testing.T, p *patient) {
 			away(t, filepath.Join(p.dir, "loaders/snponly.efi"))
 		}, "loaders", doctor.Warning, "no build of iPXE for UEFI x64 was found", "apt-get install ipxe", exitOK},
+		{"no GRUB", noGRUB, "loaders", doctor.Warning, "^profile secure: loader: grub, but no shim and GRUB for x86_64 were found",
+			"apt-get install shim-signed grub-efi-amd64-signed", exitOK},
 		{"an image that nobody fetched", func(t *testing.T, p *patient) {
 			p.configure(t, healthy+"  new: {path: image}\n")
 			write(t, p.dir, map[string]string{"profiles/new.yaml": "name: new\nimage: new\n"})
@@ -219,6 +222,31 @@ func hostFaults() []fault {
 		{"no Docker", func(t *testing.T, p *patient) {
 			p.configure(t, healthy+"swarm: {host: 'unix://"+p.dir+"/nowhere.sock', advertise: 10.0.0.1}\n")
 		}, "swarm default", bad, "the engine at unix://.*nowhere.sock cannot be asked: ", "systemctl start docker", exitFailed},
+	}
+}
+
+// noGRUB hides what the machine has of shim and GRUB from a profile that needs
+// them; a check tells of it as well.
+func noGRUB(t *testing.T, p *patient) {
+	for _, dir := range assets.SystemLoaderDirs() {
+		if _, err := os.Stat(dir); err != nil {
+			continue
+		}
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1M"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	write(t, p.dir, map[string]string{"profiles/secure.yaml": "name: secure\nimage: lab\nloader: grub\n"})
+	t.Cleanup(func() { _ = os.Remove(filepath.Join(p.dir, "profiles/secure.yaml")) })
+	var warned bytes.Buffer
+	exit := run(t.Context(), []string{"check", "-c", p.dir}, nil, new(bytes.Buffer), &warned)
+	if want := "bootd: warning: profile secure: loader: grub, but no shim and GRUB for x86_64 were found"; exit != exitOK || !strings.Contains(warned.String(), want) {
+		t.Errorf("check ends with %d: %s", exit, &warned)
 	}
 }
 

@@ -64,7 +64,15 @@ func newLive(cfg *config.Config, images *assets.Store, overrides *override.Overr
 	if !l.loaders.IPXE() {
 		log.Warn("no iPXE loaders were found; machines without iPXE in their ROM cannot boot: install the package ipxe, or set loaders in bootd.yaml")
 	}
+	l.warnGRUB(cfg)
 	return l, l.swap(cfg)
+}
+
+// warnGRUB tells of profiles and entries that say loader: grub in vain.
+func (l *live) warnGRUB(cfg *config.Config) {
+	for _, lack := range withoutGRUB(cfg, l.loaders) {
+		l.log.Warn("shim and GRUB were not found; machines that are to start them get iPXE, which Secure Boot does not start", "for", lack.For, "cpu", lack.CPU, "remedy", lack.Remedy+", and start bootd again")
+	}
 }
 
 func noGuests(*config.Config) (map[string]*boot.Profile, []*boot.Machine) {
@@ -174,6 +182,7 @@ func (l *live) apply(cfg *config.Config, err error) bool {
 		return false
 	}
 	l.log.Info("the configuration has been read again")
+	l.warnGRUB(cfg)
 	l.changed()
 	return true
 }
