@@ -73,15 +73,26 @@ func makeCertificate(names []string, now time.Time) ([]byte, error) {
 		NotAfter:     now.Add(lifetime),
 		KeyUsage:     x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		// Clients are told to trust it as it is, and some trust only authorities.
-		IsCA: true, BasicConstraintsValid: true,
+		// Clients are told to trust it as it is, and some trust only authorities. It is
+		// one for its own names alone: who steals its key cannot pass for others.
+		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		PermittedDNSDomainsCritical: true,
 	}
 	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {
 			c.IPAddresses = append(c.IPAddresses, ip)
-		} else {
+			c.PermittedIPRanges = append(c.PermittedIPRanges, alone(ip))
+		} else if n != "" {
 			c.DNSNames = append(c.DNSNames, n)
 		}
+	}
+	c.PermittedDNSDomains = c.DNSNames
+	// Without a permitted one, all would be.
+	if len(c.DNSNames) == 0 {
+		c.ExcludedDNSDomains = []string{""}
+	}
+	if len(c.IPAddresses) == 0 {
+		c.ExcludedIPRanges = []*net.IPNet{{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
 	if err != nil {
@@ -93,6 +104,14 @@ func makeCertificate(names []string, now time.Time) ([]byte, error) {
 	}
 	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...), nil
+}
+
+// alone is the range of one address.
+func alone(ip net.IP) *net.IPNet {
+	if v4 := ip.To4(); v4 != nil {
+		return &net.IPNet{IP: v4, Mask: net.CIDRMask(32, 32)}
+	}
+	return &net.IPNet{IP: ip, Mask: net.CIDRMask(128, 128)}
 }
 
 // keep writes a secret so that after a crash there is all of it or nothing.
