@@ -205,6 +205,10 @@ func (c *Controller) noteVM(ctx context.Context, host fleet.HostID, v Hypervisor
 		state, fault = fleet.VMError, "its host does not have it any more"
 	case err != nil:
 		c.log.Warn("the state of a VM is not known", "vm", id, "host", host, "err", err)
+		var f *fleet.Fault
+		if errors.As(err, &f) && f.Passing() {
+			return err // what was told must not get lost: the host is watched anew
+		}
 		return nil
 	default:
 		if state = status.State; state == fleet.VMError {
