@@ -25,6 +25,7 @@ type Options struct {
 	Policy  place.Policy                         // [place.DefaultPolicy]
 	Random  func(n int) int                      // chance of placement, from 0 to n-1; math/rand
 	Copies  int                                  // of one image that are made at once; 8
+	Lines   int                                  // of the audit log that are kept, at most; 100,000
 	Sweep   time.Duration                        // how often what could not be deleted on a host is tried again; 1 min
 	Nodes   Nodes                                // none: there can be no clusters
 	Look    time.Duration                        // between two looks at nodes that come up; 2 s
@@ -61,6 +62,9 @@ func New(s *store.Store, tasks *task.Runner, o Options) *Controller {
 	}
 	if o.Copies <= 0 {
 		o.Copies = 8
+	}
+	if o.Lines <= 0 {
+		o.Lines = 100_000
 	}
 	if o.Sweep <= 0 {
 		o.Sweep = time.Minute
@@ -124,19 +128,6 @@ func (p Principal) forbidden() error {
 	return fleet.Errorf(fleet.AccessForbidden, "Access forbidden: %s may not do this as %s", p.Name, p.Role)
 }
 
-// An Audited is a line of the audit log.
-type Audited struct {
-	Time      time.Time       `json:"time"`
-	By        string          `json:"by"`
-	Role      Role            `json:"role"`
-	Operation fleet.Operation `json:"operation"`
-	Entity    fleet.Ref       `json:"entity"`
-	Tenant    fleet.TenantID  `json:"tenant,omitempty"`
-	Name      string          `json:"name,omitempty"` // of the entity, which may be gone
-}
-
-var audit = store.Kind[Audited]{Name: "audit"} // by time
-
 // names are those that must not be given twice. The value is the ID.
 var names = store.Kind[string]{Name: "name"}
 
@@ -151,6 +142,7 @@ type change struct {
 	queued    bool          // the rest is done by the plan of the operation
 	variant   string        // of that plan
 	argument  any           // for the plan
+	reads     bool          // it changes nothing: not for the audit log
 }
 
 // change runs a verb in its transaction: f does it, and may be run again. The task
@@ -166,12 +158,10 @@ func (c *Controller) change(ctx context.Context, by Principal, f func(*store.Tx)
 		if err := changes(tx, made.operation); err != nil {
 			return err
 		}
-		now := c.now()
-		line := Audited{Time: now, By: by.Name, Role: by.Role, Operation: made.operation, Entity: made.entity, Tenant: made.tenant, Name: made.name}
-		if err := store.Put(tx, audit, fmt.Sprintf("%020d-%x", now.UnixNano(), random[:4]), line); err != nil {
+		if err := c.note(tx, by, made, random[:4]); err != nil {
 			return err
 		}
-		o := task.Order{Operation: made.operation, Variant: made.variant, Entity: made.entity, Tenant: made.tenant, Project: made.project, Argument: made.argument, Warnings: made.warnings}
+		o := task.Order{Operation: made.operation, Variant: made.variant, Entity: made.entity, Tenant: made.tenant, Project: made.project, Argument: made.argument, Warnings: made.warnings, Brief: made.reads}
 		if made.queued {
 			done, err = c.tasks.Add(tx, o)
 		} else {
@@ -180,6 +170,16 @@ func (c *Controller) change(ctx context.Context, by Principal, f func(*store.Tx)
 		return err
 	})
 	return done, err
+}
+
+// note writes a line of the audit log, unless nothing is changed.
+func (c *Controller) note(tx *store.Tx, by Principal, made change, random []byte) error {
+	if made.reads {
+		return nil
+	}
+	now := c.now()
+	line := Audited{Time: now, By: by.Name, Role: by.Role, Operation: made.operation, Entity: made.entity, Tenant: made.tenant, Name: made.name}
+	return store.Put(tx, audit, fmt.Sprintf("%s-%x", auditKey(now), random), line)
 }
 
 // inTurn calls f while nobody else is in it. Everything that changes a project's
@@ -207,25 +207,6 @@ func (c *Controller) changeInTurn(ctx context.Context, by Principal, f func(*sto
 // updateInTurn is a transaction, in turn.
 func (c *Controller) updateInTurn(ctx context.Context, f func(*store.Tx) error) error {
 	return c.inTurn(ctx, func() error { return c.store.Update(ctx, f) })
-}
-
-// Audit lists the log from a moment on, the oldest line first. Only an admin may
-// see it.
-func (c *Controller) Audit(ctx context.Context, by Principal, from time.Time) ([]Audited, error) {
-	if by.Role != Admin {
-		return nil, by.forbidden()
-	}
-	all, bad := store.List(ctx, c.store, audit, "")
-	if all == nil {
-		return nil, bad
-	}
-	out := []Audited{}
-	for _, id := range sorted(all) {
-		if l := all[id]; !l.Time.Before(from) {
-			out = append(out, l)
-		}
-	}
-	return out, bad
 }
 
 // uses is nil, or the error for who may not use what is in a project.

@@ -22,6 +22,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	ended := make(chan error, 2)
 	wg.Go(func() { ended <- c.mirror.follow(ctx, c.store) })
 	wg.Go(func() { c.sweepHosts(ctx) })
+	wg.Go(func() { c.keepAudit(ctx) })
 	if c.options.Nodes != nil {
 		wg.Go(func() { c.keepClusters(ctx) })
 	}

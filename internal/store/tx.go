@@ -195,10 +195,19 @@ func List[T any](ctx context.Context, s *Store, k Kind[T], begin string) (map[st
 	return out, err
 }
 
+// ListFrom is [List] for the records whose ID is from or comes after it.
+func ListFrom[T any](ctx context.Context, s *Store, k Kind[T], from string) (map[string]T, error) {
+	out, _, err := between(ctx, s, k, k.key(from), clientv3.GetPrefixRangeEnd(k.prefix()))
+	return out, err
+}
+
 func list[T any](ctx context.Context, s *Store, k Kind[T], begin string) (map[string]T, int64, error) {
+	return between(ctx, s, k, k.key(begin), clientv3.GetPrefixRangeEnd(k.key(begin)))
+}
+
+func between[T any](ctx context.Context, s *Store, k Kind[T], from, end string) (map[string]T, int64, error) {
 	out := map[string]T{}
 	var bad error
-	from, end := k.key(begin), clientv3.GetPrefixRangeEnd(k.key(begin))
 	revision := int64(0)
 	for {
 		resp, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(revision))

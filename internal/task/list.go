@@ -103,14 +103,26 @@ func asked(a, b fleet.Task) int {
 	return strings.Compare(string(a.ID), string(b.ID))
 }
 
-// Sweep removes tasks that ended before a moment.
+// briefly is how long a brief task is kept.
+const briefly = time.Hour
+
+// Sweep removes tasks that ended before a moment, and brief ones that ended an hour
+// ago.
 func (r *Runner) Sweep(ctx context.Context, before time.Time) error {
 	all, bad := store.List(ctx, r.store, tasks, "")
 	if all == nil {
 		return bad
 	}
+	brief := r.now().Add(-briefly)
+	if brief.Before(before) {
+		brief = before
+	}
 	for id, rec := range all {
-		if !rec.Task.State.Ended() || !rec.Task.Ended.Before(before) {
+		limit := before
+		if rec.Brief {
+			limit = brief
+		}
+		if !rec.Task.State.Ended() || !rec.Task.Ended.Before(limit) {
 			continue
 		}
 		if err := r.store.Update(ctx, func(tx *store.Tx) error {

@@ -58,6 +58,9 @@ type Order struct {
 	// Warnings are kept in the one step of a task that [Runner.Done] writes; without
 	// any it has no step.
 	Warnings []fleet.Error
+	// Brief is for what changes nothing: who asked for it fetches the result at once,
+	// and the task is kept for an hour only.
+	Brief bool
 }
 
 // A Call is what a step knows of its task.
@@ -102,6 +105,7 @@ func (c *Call) Result(ctx context.Context, v any) error {
 type record struct {
 	Task      fleet.Task      `json:"task"`
 	Variant   string          `json:"variant,omitempty"`
+	Brief     bool            `json:"brief,omitzero"`
 	Argument  json.RawMessage `json:"argument,omitempty"`
 	Cancelled bool            `json:"cancelled,omitzero"`
 	Undoing   bool            `json:"undoing,omitzero"`
@@ -143,7 +147,7 @@ func (r *Runner) Add(tx *store.Tx, o Order) (fleet.Task, error) {
 	for i, s := range plan.Steps {
 		t.Steps = append(t.Steps, fleet.Step{Sequence: i, Operation: s.Operation, State: fleet.TaskQueued, Queued: now})
 	}
-	if err := r.add(tx, record{Task: t, Variant: o.Variant, Argument: argument}); err != nil {
+	if err := r.add(tx, record{Task: t, Variant: o.Variant, Brief: o.Brief, Argument: argument}); err != nil {
 		return fleet.Task{}, err
 	}
 	return t, store.Put(tx, unfinished, string(t.ID), ticket{Entity: o.Entity, Queued: now})
