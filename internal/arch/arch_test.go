@@ -51,6 +51,7 @@ var may = map[string][]string{
 	"internal/spool":       {"internal/fleet", "internal/esx/vmdk"},
 	"internal/recipe":      {"boot", "internal/fleet"},
 	"internal/client":      {"boot", "internal/api", "internal/photon/wire"},
+	"internal/web":         {"boot"},
 	"internal/lab":         {"boot"},
 	"internal/arch":        {},
 
@@ -58,7 +59,7 @@ var may = map[string][]string{
 	"cmd/bootd": {
 		"boot", "boot/lease", "boot/dhcp", "boot/tftp", "boot/ra", "boot/ipxe", "ignition", "assets",
 		"internal/config", "internal/store", "internal/timeline", "internal/override", "internal/power", "internal/swarm",
-		"internal/api", "internal/client", "internal/metrics", "internal/doctor", "internal/lab",
+		"internal/api", "internal/client", "internal/metrics", "internal/doctor", "internal/lab", "internal/web",
 		"internal/controller", "internal/esx", "internal/fleet", "internal/photon", "internal/photon/wire", "internal/recipe", "internal/spool", "internal/task",
 	},
 }
