@@ -105,6 +105,10 @@ func newGuestSite(t *testing.T, files map[string]string) *guestSite {
 	if err != nil {
 		t.Fatal(err)
 	}
+	given, err := newGiven(t.Context(), db, live, func(boot.MAC) bool { return true }, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := &renderer{join: herd.join, leave: herd.drainTimeout}
 	s.guests = &guests{live: live, record: record, herd: herd, renderer: r, tickets: tickets, leases: leases, key: []byte("key"), log: silent,
 		dial: s.dial, known: map[fleet.VMID]guest{}}
@@ -112,7 +116,7 @@ func newGuestSite(t *testing.T, files map[string]string) *guestSite {
 	live.changed = herd.nudge
 	web := httptest.NewServer(ipxe.New(ipxe.Config{
 		Assign: func(inv boot.Inventory) (boot.Assignment, error) { return live.assign(inv, record.Current) },
-		Boots:  watched{record, overrides, herd.nudge}, Joining: r.joining, Leaving: herd.leave, Installs: installs{overrides}, Tickets: tickets, Log: silent,
+		Boots:  watched{record, overrides, given, herd.nudge}, Joining: r.joining, Leaving: herd.leave, Installs: installs{overrides}, Tickets: tickets, Log: silent,
 	}))
 	t.Cleanup(func() {
 		web.CloseClientConnections()

@@ -201,6 +201,7 @@ func (l *live) warnFixed(next *config.Config) {
 		{"api.socket", now.Socket != next.Socket},
 		{"metrics.listen", now.Metrics != next.Metrics},
 		{"controller", !now.Controller.Equal(next.Controller)},
+		{"dashboard", now.Dashboard != next.Dashboard},
 		{"log", now.LogLevel != next.LogLevel || now.LogJSON != next.LogJSON},
 	} {
 		if f.differs {
@@ -507,19 +508,19 @@ func imageSource(cfg *config.Config, name, cpu string) (assets.Source, error) {
 	return src, nil
 }
 
-// ticketKey reads the key of the tickets, or makes it. Tickets that were given
-// out before a restart are good after it.
-func ticketKey(path string) ([]byte, error) {
+// secretKey reads the key of something, or makes it, so that what was made under
+// it before a restart is good after it. without says what is lost with the key.
+func secretKey(path, of, without string) ([]byte, error) {
 	const size = 32
 	b, err := os.ReadFile(path)
 	if err == nil && len(b) == size {
 		return b, nil
 	}
 	if err == nil {
-		return nil, fmt.Errorf("the key in %s is damaged (%d bytes, not %d); remove it, and machines that boot just now must be switched on again", path, len(b), size)
+		return nil, fmt.Errorf("the key in %s is damaged (%d bytes, not %d); remove it, and %s", path, len(b), size, without)
 	}
 	if !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("cannot read the key of the tickets: %w", err)
+		return nil, fmt.Errorf("cannot read the key of %s: %w", of, err)
 	}
 	b = make([]byte, size)
 	rand.Read(b)
@@ -533,7 +534,7 @@ func ticketKey(path string) ([]byte, error) {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot keep the key of the tickets: %w", err)
+		return nil, fmt.Errorf("cannot keep the key of %s: %w", of, err)
 	}
 	return b, nil
 }

@@ -130,6 +130,7 @@ func (a *app) command() *cobra.Command {
 		a.auditCommand(),
 		a.statusCommand(),
 		a.doctorCommand(),
+		a.dashboardCommand(),
 		a.labCommand(),
 		a.versionCommand(),
 		a.completionCommand(),

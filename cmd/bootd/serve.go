@@ -95,7 +95,7 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
 		return fmt.Errorf("cannot create the state directory: %w", err)
 	}
-	key, err := ticketKey(filepath.Join(cfg.StateDir, "ticket.key"))
+	key, err := secretKey(filepath.Join(cfg.StateDir, "ticket.key"), "the tickets", "machines that boot just now must be switched on again")
 	if err != nil {
 		return err
 	}
@@ -134,6 +134,10 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
+	given, err := newGiven(ctx, db, live, func(mac boot.MAC) bool { return !record.Inventory(mac).MAC.IsZero() }, log.With("part", "dashboard"))
+	if err != nil {
+		return err
+	}
 	renderer := &renderer{join: herd.join, leave: herd.drainTimeout}
 
 	var handler *ipxe.Handler
@@ -149,7 +153,7 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		},
 		Joining:  renderer.joining,
 		Leaving:  herd.leave,
-		Boots:    watched{record, overrides, herd.nudge},
+		Boots:    watched{record, overrides, given, herd.nudge},
 		Holder:   func(addr netip.Addr) (boot.MAC, bool) { return holder(live.catalog(), leases, addr) },
 		Installs: installs{overrides},
 		Leased:   func(mac boot.MAC) bool { return leasedTo(live.catalog(), leases, mac, time.Now()) },
@@ -191,12 +195,20 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		abandon(answers, segments)
 		return err
 	}
-	operators, err := api.Listen(cfg.Socket, control.routes(operatorRoutes(api.New(apiConfig(live, &orders{live, overrides, record, leases}, herd, answers, lookout, log)), meter)), log)
+	ordering := &orders{live, overrides, record, leases}
+	asked := apiConfig(live, ordering, herd, answers, lookout, log)
+	shown, err := newDashboard(cfg, shownSite{asked, live, given, ordering}, log)
 	if err != nil {
 		abandon(slices.Concat(control.services, []service{answers, segments})...)
 		return err
 	}
-	services := slices.Concat(control.services, []service{answers, lookout, segments, live, operators, herd, counter{record, meter}})
+	besides := slices.Concat(control.services, shown.services)
+	operators, err := api.Listen(cfg.Socket, shown.routes(control.routes, operatorRoutes(api.New(asked), meter)), log)
+	if err != nil {
+		abandon(slices.Concat(besides, []service{answers, segments})...)
+		return err
+	}
+	services := slices.Concat(besides, []service{answers, lookout, segments, live, operators, herd, counter{record, meter}})
 	if dog := newWatchdog(cfg.Socket, log); dog != nil {
 		services = append(services, dog)
 	}
@@ -205,7 +217,7 @@ func serve(ctx context.Context, cfg *config.Config, w wire, log *slog.Logger) er
 		everyone.Handle("GET /metrics", meter.Handler())
 		scraped, err := api.ListenTCP("metrics", cfg.Metrics, everyone, log)
 		if err != nil {
-			abandon(slices.Concat(control.services, []service{answers, segments, operators})...)
+			abandon(slices.Concat(besides, []service{answers, segments, operators})...)
 			return err
 		}
 		services = append(services, scraped)
@@ -268,6 +280,7 @@ func closing(f func() error, what string, log *slog.Logger) {
 type watched struct {
 	*timeline.Recorder
 	overrides *override.Overrides
+	given     *given
 	nudge     func()
 }
 
@@ -280,6 +293,7 @@ func (w watched) Commit(ctx context.Context, e boot.Event) (boot.Timeline, error
 		if err != nil {
 			return t, err
 		}
+		w.given.note(ctx, t, w.Recorder.Inventory(e.MAC))
 		err = w.overrides.Began(ctx, e.MAC, t.ID)
 	}
 	return t, err

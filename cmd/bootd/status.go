@@ -51,11 +51,7 @@ func (a *app) status(s api.Status, machines []api.Machine, leases []api.Lease, n
 	for _, n := range s.Networks {
 		fmt.Fprintf(a.out, "network %s: %s on %s, %s%s\n", n.Name, n.Subnet, n.Interface, n.Mode, inUse(n, leases))
 		for _, o := range n.Others {
-			what := "answers machines that boot"
-			if o.Offers.IsValid() {
-				what = "gives addresses, such as " + o.Offers.String()
-			}
-			fmt.Fprintf(a.out, "  - another DHCP server, %s (%s), %s: stop it, or leave the addresses to it (mode: proxy)\n", o.Addr, o.MAC, what)
+			fmt.Fprintln(a.out, "  -", rival(o))
 		}
 		for _, f := range n.Floods {
 			from := dhcp.Flood{Relay: f.Relay, Port: f.Port}.Source()
@@ -146,4 +142,14 @@ func waiting(machines []api.Machine) []api.Machine {
 	}
 	slices.SortStableFunc(out, func(x, y api.Machine) int { return y.Since.Compare(x.Since) })
 	return out[:min(len(out), maxWaiting)]
+}
+
+// rival says what a DHCP server does that should not be there, and what can be
+// done about it.
+func rival(o api.OtherServer) string {
+	what := "answers machines that boot"
+	if o.Offers.IsValid() {
+		what = "gives addresses, such as " + o.Offers.String()
+	}
+	return fmt.Sprintf("another DHCP server, %s (%s), %s: stop it, or leave the addresses to it (mode: proxy)", o.Addr, o.MAC, what)
 }

@@ -34,8 +34,9 @@ func Listen(path string, h http.Handler, log *slog.Logger) (*Server, error) {
 	return newServer("API at "+path, l, h, log), nil
 }
 
-// ListenTCP serves h on a TCP address, to whoever can reach it: what it shows
-// must be no secret, and nothing may change by it. what names it in messages.
+// ListenTCP serves h on a TCP address, to whoever can reach it: h must find out
+// itself who that is, unless it shows no secret and changes nothing. what names
+// it in messages.
 func ListenTCP(what, addr string, h http.Handler, log *slog.Logger) (*Server, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

@@ -29,6 +29,7 @@ type Config struct {
 	Swarms     []Swarm       // that bootd manages, each with a name of its own
 	Socket     string        // of the API; default /run/bootd/bootd.sock
 	Metrics    string        // address that Prometheus reads from, as 127.0.0.1:9177; empty: only the socket
+	Dashboard  string        // address that browsers reach it at, as 127.0.0.1:8080, port 0: any that is free; empty: only the socket
 	Controller *Controller   // Photon Controller's API; nil: off
 	LogLevel   slog.Level    // default info
 	LogJSON    bool          // default false: text

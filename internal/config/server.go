@@ -45,7 +45,11 @@ func (l *loader) server(d *document, body ast.Node) {
 			d.mapping(v, key, fields{"listen": d.into(&c.Metrics, d.checkListen)})
 		},
 		"controller": func(key string, v ast.Node) { l.controller(d, key, v) },
-		"log":        func(key string, v ast.Node) { l.log(d, v) },
+		"dashboard": func(key string, v ast.Node) {
+			c.Dashboard = "127.0.0.1:8080"
+			d.mapping(v, key, fields{"listen": d.into(&c.Dashboard, d.checkLoopback)})
+		},
+		"log": func(key string, v ast.Node) { l.log(d, v) },
 	})
 }
 
@@ -85,6 +89,19 @@ func (d *document) checkName(v ast.Node, s string) {
 func (d *document) checkListen(v ast.Node, s string) {
 	if a, err := netip.ParseAddrPort(s); err != nil || a.Port() == 0 {
 		d.wrong(v, fmt.Sprintf("%q is not an address to listen at", clip(s)), "write it as 127.0.0.1:9177, or 0.0.0.0:9177 for all of this machine's addresses")
+	}
+}
+
+// checkLoopback is for where a server listens that has no TLS of its own; port 0
+// is any that is free.
+func (d *document) checkLoopback(v ast.Node, s string) {
+	a, err := netip.ParseAddrPort(s)
+	switch {
+	case err != nil:
+		d.wrong(v, fmt.Sprintf("%q is not an address to listen at", clip(s)), "write it as 127.0.0.1:8080")
+	case !a.Addr().IsLoopback():
+		d.wrong(v, fmt.Sprintf("%q can be reached from other machines, and the dashboard has no TLS", clip(s)),
+			fmt.Sprintf("listen at 127.0.0.1:%d, and come by ssh -L %[1]d:127.0.0.1:%[1]d or through a proxy on this machine", a.Port()))
 	}
 }
 
