@@ -135,7 +135,7 @@ func (s *guestSite) start(db *store.Store, state string, herd *swarms, record *t
 	if err != nil {
 		s.Fatal(err)
 	}
-	s.host, err = esxtest.Start(esxtest.Options{Name: "esx-1", MemoryBytes: 64 << 30, Cores: 8, DatastoreBytes: 1 << 40, Backend: s})
+	s.host, err = esxtest.Start(esxtest.Options{Name: "esx-1", MemoryBytes: 64 << 30, Cores: 8, DatastoreBytes: 1 << 40, Backend: s, Serial: true})
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func TestAuditTrimmed(t *testing.T) {
 	}
 }
 
-// What only reads is not in the audit log.
+// What only reads is not in the audit log, but who was let to a VM's screen is.
 func TestAuditReads(t *testing.T) {
 	s := newSite(t)
 	s.host("esx-1")
@@ -80,9 +80,10 @@ func TestAuditReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.done(s.control.VMNetworks(s.ctx(), root, vm))
+	s.done(s.control.VMNetworks(s.ctx(), root, vm))
 	s.done(s.control.MKSTicket(s.ctx(), root, vm))
 	after, err := s.control.Audit(s.ctx(), root, time.Time{})
-	if err != nil || len(before) == 0 || len(after) != len(before) {
+	if err != nil || len(before) == 0 || len(after) != len(before)+1 || after[len(before)].Operation != fleet.GetMKSTicket {
 		t.Errorf("%d lines, then %d: %v", len(before), len(after), err)
 	}
 }

@@ -85,7 +85,7 @@ func TestHostsProvision(t *testing.T) {
 	s := newSite(t)
 	h := s.esxi("esx-1")
 	h.Down()
-	id := fleet.HostID(s.failed(s.control.CreateHost(s.ctx(), root, hostSpec(h)))("CREATE_HOST", fleet.InternalError, "it refuses the connection"))
+	id := fleet.HostID(s.failed(s.control.CreateHost(s.ctx(), root, hostSpec(h)))("CREATE_HOST", fleet.InternalError, "on host "+h.Address()+": it "))
 	s.hostIs(id, fleet.HostError)
 	if err := h.Up(); err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func TestHostsProvisionedTwice(t *testing.T) {
 	s := newGatedSite(t, g)
 	h := s.esxi("esx-1")
 	h.Down()
-	id := fleet.HostID(s.failed(s.control.CreateHost(s.ctx(), root, hostSpec(h)))("CREATE_HOST", fleet.InternalError, "it refuses the connection"))
+	id := fleet.HostID(s.failed(s.control.CreateHost(s.ctx(), root, hostSpec(h)))("CREATE_HOST", fleet.InternalError, "on host "+h.Address()+": it "))
 	if err := h.Up(); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -133,7 +134,8 @@ func (s *site) wait(t fleet.Task, err error) fleet.Task {
 	defer cancel()
 	got, err := s.tasks.Wait(ctx, t.ID)
 	if err != nil {
-		s.Fatalf("%s: %v", t.Operation, err)
+		stacks := make([]byte, 1<<20)
+		s.Fatalf("%s: %v; it is %+v\n%s", t.Operation, err, got, stacks[:runtime.Stack(stacks, true)])
 	}
 	return got
 }
@@ -179,7 +181,7 @@ func (s *site) until(what string, so func() bool) {
 // esxi starts a simulated host.
 func (s *site) esxi(name string, change ...func(*esxtest.Options)) *esxtest.Host {
 	s.Helper()
-	o := esxtest.Options{Name: name, MemoryBytes: 64 << 30, Cores: 8, DatastoreBytes: 1 << 40, Serial: esxtest.Race}
+	o := esxtest.Options{Name: name, MemoryBytes: 64 << 30, Cores: 8, DatastoreBytes: 1 << 40, Serial: true}
 	for _, f := range change {
 		f(&o)
 	}

@@ -403,7 +403,7 @@ func (c *Controller) order(ctx context.Context, by Principal, id fleet.VMID, op 
 		}
 		argument, err := f(v)
 		return change{operation: op, entity: ref(fleet.KindVM, id), tenant: p.Tenant, project: p.ID, name: v.Name, queued: true, argument: argument,
-			reads: op == getNetworks || op == fleet.GetMKSTicket}, err
+			reads: op == getNetworks}, err
 	})
 }
 

@@ -43,7 +43,7 @@ func startFleet(t *testing.T) *fleetSite {
 		t.Fatal(err)
 	}
 	f := &fleetSite{}
-	f.host, err = esxtest.Start(esxtest.Options{Name: "esx-1", MemoryBytes: 64 << 30, Cores: 8, DatastoreBytes: 1 << 40, Serial: esxtest.Race})
+	f.host, err = esxtest.Start(esxtest.Options{Name: "esx-1", MemoryBytes: 64 << 30, Cores: 8, DatastoreBytes: 1 << 40, Serial: true})
 	if err != nil {
 		t.Fatal(err)
 	}

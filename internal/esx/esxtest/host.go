@@ -43,8 +43,8 @@ type Options struct {
 	Version        string // default 8.0.3
 	FreeLicense    bool   // it refuses changes
 	Backend        Backend
-	// Serial has it do one thing at a time. It is for tests that others' data races
-	// must not disturb: the simulator has some, see [Race].
+	// Serial has it do one thing at a time. It is for tests that the simulator's data
+	// races must not disturb.
 	Serial bool
 }
 
