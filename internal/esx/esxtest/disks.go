@@ -1,7 +1,9 @@
 package esxtest
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -332,6 +334,9 @@ func (h *Host) Tree() ([]string, error) {
 		ds := e.(*simulator.Datastore)
 		root := ds.Info.GetDatastoreInfo().Url
 		err := filepath.WalkDir(root, func(p string, d os.DirEntry, err error) error {
+			if p != root && errors.Is(err, fs.ErrNotExist) {
+				return nil // it was deleted just now
+			}
 			if err != nil || p == root {
 				return err
 			}
