@@ -22,11 +22,18 @@ type process struct {
 	Start uint64 `json:"start,omitempty"` // clock ticks after the host started
 }
 
-// find returns the process with this PID, or the zero process.
+// find returns the process with this PID, or the zero process. Its first thread is
+// a zombie when others are still about to end, and those hold its locks, ports and
+// sockets as long.
 func find(pid int) process {
 	start, state, err := readStat(pid)
-	if err != nil || state == 'Z' {
+	if err != nil {
 		return process{}
+	}
+	if state == 'Z' {
+		if threads, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task"); err != nil || len(threads) < 2 {
+			return process{}
+		}
 	}
 	return process{pid, start}
 }
